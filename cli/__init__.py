@@ -1,0 +1,1 @@
+"""The command line of stscale; installed as the package `stscale_cli`."""

@@ -1,0 +1,54 @@
+"""`stscale integrate`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from stscale_cli.options import Debug, Quiet, Seed, Setting, Threads, configured
+
+
+def integrate(
+    slices: Annotated[list[Path], typer.Argument(help="Slices: .zarr, .h5ad, 10x Visium folders, SpatialData.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Run folder; an interrupted run goes on there.")],
+    domains: Annotated[int | None, typer.Option("--domains", "-k", help="Number of domains; else estimated.")] = None,
+    method: Annotated[str | None, typer.Option("--method", help="Method that learns the embedding: spotscape.")] = None,
+    preset: Annotated[str | None, typer.Option("--preset", help="default, or paper: Spotscape as published.")] = None,
+    config: Annotated[Path | None, typer.Option("--config", "-c", help="TOML file, see `stscale config`.")] = None,
+    settings: Setting = None,
+    lognormalized: Annotated[
+        bool | None, typer.Option("--lognormalized", help="The input is already log-normalised.")
+    ] = None,
+    genes: Annotated[str | None, typer.Option("--genes", help="Vocabulary: intersection or union.")] = None,
+    device: Annotated[str | None, typer.Option("--device", help="auto, cpu or cuda.")] = None,
+    seed: Seed = None,
+    threads: Threads = None,
+    fresh: Annotated[bool, typer.Option("--fresh/--resume", help="Start over, or reuse what is finished.")] = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Learn one embedding of all slices and find their domains.
+
+    Writes the run folder: integrated.zarr (obsm X_stscale, obs stscale_domain and stscale_slice), report.html,
+    manifest.json, events.jsonl, checkpoints. The same command again goes on where an interrupted one stopped.
+    """
+    run = configured(
+        config,
+        preset,
+        settings,
+        {
+            "run": {"method": method, "seed": seed, "threads": threads, "device": device},
+            "domains": {"k": domains},
+            "preprocess": {"lognormalized": lognormalized, "genes": genes},
+        },
+    )
+    # only now the heavy imports: a wrong option is answered at once
+    from stscale.pipeline import integrate as integrate_slices
+    from stscale_cli.progress import Display
+
+    with Display(quiet=quiet) as display:
+        result = integrate_slices(slices, out=out, config=run, fresh=fresh, observer=display)
+    if not quiet:
+        left = f" ({result.left_out} without counts left out)" if result.left_out else ""
+        typer.echo(f"{result.n} spots of {len(result.slices)} slices{left}, {result.k} domains")
+        typer.echo(f"{result.path / 'integrated.zarr'}\n{result.path / 'report.html'}")

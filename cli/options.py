@@ -1,0 +1,57 @@
+"""Options that several commands share, and how they become a configuration."""
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from stscale.config import Run, load, preset
+from stscale.errors import InputError
+
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
+Threads = Annotated[int | None, typer.Option("--threads", help="CPU threads; 0 takes all cores.", min=0)]
+Seed = Annotated[int | None, typer.Option("--seed", help="Seed of every random choice.", min=0)]
+Setting = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Any option of `stscale config`, as section.name=value; repeatable."),
+]
+
+
+def configured(
+    file: Path | None, named: str | None, settings: list[str] | None, given: dict[str, dict[str, Any]]
+) -> Run:
+    """Join preset, file, `--set` and options, the later winning over the earlier.
+
+    Parameters
+    ----------
+    file
+        TOML file, if any.
+    named
+        Name of a preset, if any.
+    settings
+        `section.name=value` texts; the value is TOML, or a bare word.
+    given
+        {section: {name: value}} of the command's own options; None means not given.
+    """
+    run = preset(named) if named else Run()
+    if file is not None:
+        run = load(file, run)
+    for text in settings or []:
+        run = run.replace(parsed_setting(text))
+    kept = {s: {k: v for k, v in values.items() if v is not None} for s, values in given.items()}
+    return run.replace({s: values for s, values in kept.items() if values})
+
+
+def parsed_setting(text: str) -> dict[str, dict[str, Any]]:
+    """Read `section.name=value` as {section: {name: value}}; the value is TOML, or a bare word."""
+    name, equals, value = text.partition("=")
+    section, dot, key = name.strip().partition(".")
+    if not (equals and dot and key):
+        raise InputError(f"--set {text!r}: expected section.name=value, for example --set train.steps=200")
+    try:
+        parsed = tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        parsed = value.strip()
+    return {section: {key: parsed}}

@@ -1,0 +1,28 @@
+"""stscale: integrate and align many slices of spatial-transcriptomics tissue, at any size."""
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+# Resolved on first use, so that `import stscale` stays light (no torch, no FAISS).
+_LAZY = {
+    "Result": "stscale.pipeline",
+    "Run": "stscale.config",
+    "StscaleError": "stscale.errors",
+    "ingest": "stscale.slices",
+    "integrate": "stscale.pipeline",
+    "preset": "stscale.config",
+    "simulate": "stscale.slices",
+}
+__all__ = ["__version__", *sorted(_LAZY)]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'stscale' has no attribute {name!r}")
+    return getattr(importlib.import_module(_LAZY[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,270 @@
+"""Spatial domains: cluster latents, number the clusters canonically, predict the rest of the spots.
+
+Fits see latents and nothing else: labels never enter here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stscale.analysis.estimate import Curve, estimate_k
+from stscale.analysis.features import Reduction, check_distinct
+from stscale.analysis.leiden import Votes, fit_leiden
+from stscale.analysis.mixture import fit_mixture
+from stscale.config import Domains
+from stscale.errors import InputError
+
+PREDICT_ROWS = 65_536
+"""Rows labelled at once."""
+
+CURVE_STARTS = 10
+"""Starts of each mixture on the curve over K (fewer when `n_init` is smaller)."""
+
+
+class Assigner(Protocol):
+    """Gives each row (m, c) of the reduced latents a raw cluster number."""
+
+    def predict(self, x: NDArray[np.floating]) -> NDArray[np.int64]:
+        """Return (m,) int64."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Centroids:
+    """Nearest of K centroids (K, c)."""
+
+    centroids: NDArray[np.float64]
+
+    def predict(self, x: NDArray[np.floating]) -> NDArray[np.int64]:
+        """Return the nearest centroid (m,) int64 of rows (m, c)."""
+        score = np.asarray(x, np.float64) @ self.centroids.T - 0.5 * np.sum(self.centroids**2, axis=1)
+        return np.argmax(score, axis=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Predictor:
+    """Latents → domain numbers; can be pickled.
+
+    Attributes
+    ----------
+    reduction
+        What the assigner sees of the latents.
+    assigner
+        Mixture, centroids or voting neighbours.
+    order
+        Canonical number of each raw cluster.
+    """
+
+    reduction: Reduction
+    assigner: Assigner
+    order: NDArray[np.int32]
+
+    def predict(self, z: NDArray[np.floating]) -> NDArray[np.int32]:
+        """Return the domain (m,) int32 of latents (m, d), chunk by chunk."""
+        if z.ndim != 2 or z.shape[1] != len(self.reduction.mean):
+            raise InputError(f"latents have shape {z.shape}, expected (spots, {len(self.reduction.mean)})")
+        out = np.empty(len(z), np.int32)
+        for lo in range(0, len(z), PREDICT_ROWS):
+            part = slice(lo, lo + PREDICT_ROWS)
+            out[part] = self.order[self.assigner.predict(self.reduction.apply(z[part]))]
+        return out
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DomainFit:
+    """Domains of the spots and how to label more.
+
+    Attributes
+    ----------
+    labels
+        (n,) int32, 0 … K−1: the largest domain is 0 (ties: smaller first coordinate of the centre).
+    k
+        Number of domains. Equals the K asked for unless a component of the mixture is nobody's likeliest.
+    method
+        `"gmm"`, `"kmeans"` or `"leiden"`.
+    predictor
+        Labels further latents of the same model. Leiden's fitted spots keep their own community in `labels`,
+        where the predictor would let their neighbours vote.
+    curve
+        The criterion over K when K was estimated, else None.
+    """
+
+    labels: NDArray[np.int32]
+    k: int
+    method: str
+    predictor: Predictor
+    curve: Curve | None
+
+    def predict(self, z: NDArray[np.floating]) -> NDArray[np.int32]:
+        """Label latents (m, d) → (m,) int32."""
+        return self.predictor.predict(z)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SliceDomains:
+    """Domains fitted slice by slice: number c of one slice has nothing to do with number c of another.
+
+    Attributes
+    ----------
+    labels
+        (n,) int32, 0 … K−1 inside each slice.
+    slices
+        (s,) the slice numbers, ascending.
+    fits
+        One `DomainFit` per slice, in the order of `slices`.
+    """
+
+    labels: NDArray[np.int32]
+    slices: NDArray[np.int64]
+    fits: tuple[DomainFit, ...]
+
+
+def cluster(z: NDArray[np.floating], config: Domains, *, seed: int) -> DomainFit:
+    """Cluster latents into spatial domains.
+
+    The mixture sees at most `n_components` principal components, k-means and Leiden all dimensions; with
+    `l2_normalize` all see the centred rows at length 1. More than `max_fit` spots are subsampled for the fit.
+
+    Parameters
+    ----------
+    z
+        (n, d) latents.
+    config
+        Method, K (None: estimated by `estimate_k`; for Leiden: left to the resolution) and limits.
+        `per_slice` and `smooth_rounds` are the caller's: `cluster_per_slice`, `smooth_labels`.
+    seed
+        Of the subsample and the starts.
+
+    Raises
+    ------
+    InputError
+        Latents that are not finite or no matrix; K above the number of distinct spots.
+    """
+    _check(z)
+    rng = np.random.default_rng(seed)
+    rows = None
+    if len(z) > config.max_fit:
+        rows = np.sort(rng.choice(len(z), size=config.max_fit, replace=False))
+    sample = z if rows is None else z[rows]
+    fit_seed, curve_seed = (int(s) for s in rng.integers(0, 2**31 - 1, size=2))
+    components = config.n_components if config.method == "gmm" else 0
+    reduction = Reduction.fit(sample, n_components=components, l2_normalize=config.l2_normalize)
+    x = reduction.apply(sample)
+    curve, k = None, config.k
+    if k is None and config.method != "leiden":
+        curve = _curve(x, config, curve_seed)
+        k = curve.chosen
+    if k is not None:
+        check_distinct(x, k)
+    assigner = _assigner(x, k, config, fit_seed)
+    count = _count(assigner)
+    raw = np.empty(len(z), np.int64)
+    for lo, hi in _chunks(len(z)):
+        raw[lo:hi] = assigner.predict(reduction.apply(z[lo:hi]))
+    if isinstance(assigner, Votes):
+        raw[slice(None) if rows is None else rows] = assigner.label
+    order, kept = _canonical(raw, _first_coordinate(assigner, x, count), count)
+    return DomainFit(
+        labels=order[raw],
+        k=kept,
+        method=config.method,
+        predictor=Predictor(reduction=reduction, assigner=assigner, order=order),
+        curve=curve,
+    )
+
+
+def cluster_per_slice(
+    z: NDArray[np.floating], slice_: NDArray[np.integer], config: Domains, *, seed: int
+) -> SliceDomains:
+    """Cluster each slice alone.
+
+    Parameters
+    ----------
+    z
+        (n, d) latents.
+    slice_
+        (n,) slice number of each spot, in any order.
+    config, seed
+        As in `cluster`; every slice gets the same seed.
+
+    Raises
+    ------
+    InputError
+        As `cluster`, naming the slice.
+    """
+    if len(slice_) != len(z):
+        raise InputError(f"{len(z)} latents but {len(slice_)} slice numbers; expected one per spot")
+    labels = np.empty(len(z), np.int32)
+    slices = np.unique(slice_).astype(np.int64)
+    fits = []
+    for number in slices:
+        rows = np.flatnonzero(slice_ == number)
+        try:
+            fit = cluster(z[rows], config, seed=seed)
+        except InputError as error:
+            raise InputError(f"slice {number}: {error}") from error
+        labels[rows] = fit.labels
+        fits.append(fit)
+    return SliceDomains(labels=labels, slices=slices, fits=tuple(fits))
+
+
+def _check(z: NDArray[np.floating]) -> None:
+    """Refuse what is not a finite matrix with rows."""
+    if z.ndim != 2 or 0 in z.shape:
+        raise InputError(f"latents have shape {z.shape}, expected (spots, dimensions), neither empty")
+    bad = sum(int((~np.isfinite(z[lo:hi])).any(axis=1).sum()) for lo, hi in _chunks(len(z)))
+    if bad:
+        raise InputError(f"{bad} of {len(z)} latents are not finite; expected numbers: retrain or drop them")
+
+
+def _curve(x: NDArray[np.float64], config: Domains, seed: int) -> Curve:
+    """Estimate K in the space the mixture sees, also for k-means."""
+    if config.method != "gmm":
+        x = Reduction.fit(x, n_components=config.n_components, l2_normalize=False).apply(x)
+    return estimate_k(x, k_min=config.k_min, k_max=config.k_max, starts=min(config.n_init, CURVE_STARTS), seed=seed)
+
+
+def _assigner(x: NDArray[np.float64], k: int | None, config: Domains, seed: int) -> Assigner:
+    """Fit the configured method on the sample."""
+    if config.method == "leiden" or k is None:
+        return fit_leiden(x, k=k, resolution=config.resolution, seed=seed)
+    if config.method == "gmm":
+        return fit_mixture(x, k, starts=config.n_init, seed=seed)
+    from stscale.graphs.neighbors import kmeans
+
+    found = kmeans(x, k, iterations=100, restarts=config.n_init, seed=seed, max_points=max(len(x), k))
+    return Centroids(centroids=found.centroids.astype(np.float64))
+
+
+def _count(assigner: Assigner) -> int:
+    """Raw clusters of an assigner."""
+    if isinstance(assigner, Votes):
+        return int(assigner.label.max()) + 1
+    centres: NDArray[np.float64] = getattr(assigner, "centroids" if isinstance(assigner, Centroids) else "means")
+    return len(centres)
+
+
+def _first_coordinate(assigner: Assigner, x: NDArray[np.float64], count: int) -> NDArray[np.float64]:
+    """First coordinate of the mean of each raw cluster's fitted rows (0 where it has none)."""
+    own = assigner.label if isinstance(assigner, Votes) else assigner.predict(x)
+    size = np.bincount(own, minlength=count)
+    return np.bincount(own, weights=x[:, 0], minlength=count) / np.maximum(size, 1)
+
+
+def _canonical(raw: NDArray[np.int64], first: NDArray[np.float64], count: int) -> tuple[NDArray[np.int32], int]:
+    """Rank the raw clusters by decreasing size, then first coordinate; and how many have a spot."""
+    size = np.bincount(raw, minlength=count)
+    order = np.empty(count, np.int32)
+    order[np.lexsort((first, -size))] = np.arange(count)
+    return order, int((size > 0).sum())
+
+
+def _chunks(n: int) -> Iterator[tuple[int, int]]:
+    """Row ranges of at most `PREDICT_ROWS`."""
+    for lo in range(0, n, PREDICT_ROWS):
+        yield lo, min(lo + PREDICT_ROWS, n)

@@ -1,0 +1,113 @@
+"""Similarity telescope: the similarity of spot i in view 1 to spot j in view 2 should be that of j to i."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grams:
+    """Mean Gram matrices of half sum S and half difference Δ of two L2-normalised views; all (d, d).
+
+    Attributes
+    ----------
+    g, d, c
+        SᵀS / n, ΔᵀΔ / n and SᵀΔ / n. Blocks of rows, minibatches and ranks combine by their weighted mean.
+    """
+
+    g: Tensor
+    d: Tensor
+    c: Tensor
+
+
+def grams(z: Tensor, z_prime: Tensor) -> Grams:
+    """Reduce two views to their Gram matrices.
+
+    Parameters
+    ----------
+    z, z_prime
+        (n, d) latents of the two views; rows are L2-normalised here.
+    """
+    a, b = normalize(z, dim=1), normalize(z_prime, dim=1)
+    s, delta = (a + b) / 2, (a - b) / 2
+    n = len(z)
+    return Grams(g=s.T @ s / n, d=delta.T @ delta / n, c=s.T @ delta / n)
+
+
+def gram_value(grams: Grams) -> Tensor:
+    """Return L_SC = (8/n²)(⟨G, D⟩ − ⟨C, Cᵀ⟩) from mean Grams, a scalar."""
+    return 8 * ((grams.g * grams.d).sum() - (grams.c * grams.c.T).sum())
+
+
+def telescope_gram(z: Tensor, z_prime: Tensor) -> Tensor:
+    """Return L_SC = (1/n²)‖M − Mᵀ‖²_F with M = Ẑ Ẑ'ᵀ, in O(n d²) time and O(d²) memory, exactly.
+
+    With S = (Ẑ + Ẑ')/2 and Δ = (Ẑ − Ẑ')/2, M − Mᵀ = 2(ΔSᵀ − SΔᵀ), so the norm needs three d × d products only.
+    No large terms cancel: 1e-7 relative in float32 for views that agree to 1e-3.
+
+    Parameters
+    ----------
+    z, z_prime
+        (n, d) latents of the two views.
+
+    Returns
+    -------
+    Tensor
+        Scalar.
+
+    References
+    ----------
+    Spotscape (arXiv 2506.15698), similarity telescope.
+    """
+    return gram_value(grams(z, z_prime))
+
+
+def telescope_block(z: Tensor, z_prime: Tensor, rows: int = 2048) -> Tensor:
+    """Return the same value by blocks of M, O(n² d) time: the readable reference of `telescope_gram`.
+
+    Parameters
+    ----------
+    z, z_prime
+        (n, d) latents of the two views.
+    rows
+        Rows and columns of a block.
+    """
+    a, b = normalize(z, dim=1), normalize(z_prime, dim=1)
+    total = z.new_zeros(())
+    for i in range(0, len(z), rows):
+        for j in range(0, len(z), rows):
+            m_ij = a[i : i + rows] @ b[j : j + rows].T
+            m_ji = a[j : j + rows] @ b[i : i + rows].T
+            total = total + ((m_ij - m_ji.T) ** 2).sum()
+    return total / len(z) ** 2
+
+
+def telescope_global(z: Tensor, z_prime: Tensor, running: Grams) -> tuple[Tensor, Grams]:
+    """Return the batch's share of the telescope over *all* spots.
+
+    The surrogate 8(⟨G, D_b⟩ + ⟨D, G_b⟩ − 2⟨Cᵀ, C_b⟩), with mean Grams G, D, C of all spots held fixed, has the
+    full objective's gradient in expectation over batches. Half of it (detached) is taken off so that its value
+    is the objective's, not twice that.
+
+    Parameters
+    ----------
+    z, z_prime
+        (b, d) latents of the batch.
+    running
+        Mean Grams of all spots (running estimates, no gradient).
+
+    Returns
+    -------
+    value
+        Scalar.
+    batch
+        The batch's own mean Grams, detached, to update the running ones with.
+    """
+    own = grams(z, z_prime)
+    surrogate = 8 * (
+        (running.g * own.d).sum() + (running.d * own.g).sum() - 2 * (running.c.T * own.c).sum()
+    )
+    value = surrogate - surrogate.detach() / 2
+    return value, Grams(g=own.g.detach(), d=own.d.detach(), c=own.c.detach())

@@ -1,0 +1,75 @@
+"""The one interface the training loop knows."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from stscale.models.edges import Edges
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Minibatch:
+    """What a method sees of one training step; labels are not among it.
+
+    Attributes
+    ----------
+    x
+        (m, g) input of the seeds and their halo, seeds first.
+    edges
+        Edges of each layer, first layer first.
+    group
+        (b,) int64 slice of each seed.
+    mask
+        (b, g) bool, genes measured in the seed's slice; None when all are.
+    step
+        Training step from 0.
+    progress
+        Share of training done before this step, in [0, 1).
+    generator
+        Source of this step's randomness, a function of (seed, step) alone: a resumed run draws the same.
+    """
+
+    x: Tensor
+    edges: tuple[Edges, ...]
+    group: Tensor
+    mask: Tensor | None
+    step: int
+    progress: float
+    generator: torch.Generator
+
+    @property
+    def n_seeds(self) -> int:
+        """Number of seeds b."""
+        return len(self.group)
+
+
+class Method(nn.Module, ABC):
+    """A network that embeds spots, and the weighted terms that train it.
+
+    The same `layer` serves the sampled step and the exact layer-wise embedding: that is why it is cut per hop.
+    State that training carries between steps (banks, centroids, running Grams) lives in buffers, so that a
+    checkpoint of the module is whole.
+    """
+
+    n_layers: int
+    weights: dict[str, float]
+
+    @abstractmethod
+    def layer(self, i: int, h: Tensor, edges: Edges) -> Tensor:
+        """Map features (cols, d_i) to (rows, d_{i+1})."""
+
+    def fuse(self, h: Tensor) -> Tensor:
+        """Turn the last layer's output (rows, d_L) into latents (rows, d)."""
+        return h
+
+    @abstractmethod
+    def terms(self, batch: Minibatch) -> dict[str, Tensor]:
+        """Return the unweighted terms of this step, named as in `weights`; a term not yet active is absent."""
+
+    def forward(self, x: Tensor, edges: tuple[Edges, ...]) -> Tensor:
+        """Embed the seeds: (m, g) → (b, d)."""
+        for i, e in enumerate(edges):
+            x = self.layer(i, x, e)
+        return self.fuse(x)

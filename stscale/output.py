@@ -1,0 +1,133 @@
+"""integrated.zarr: the embedding and the domains, rows in the input's order."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from stscale.atomic import atomic_path
+from stscale.slices import keys
+from stscale.slices.collection import Collection
+from stscale.slices.features import FeatureStore
+
+ROWS = 8192
+
+
+def output_rows(collection: Collection, features: FeatureStore) -> NDArray[np.int64]:
+    """Return the row of `integrated.zarr` of each fit spot, (n_fit,) int64: slices as given, input order inside."""
+    group, row = features.slice(), features.row()
+    out = np.empty(features.n, dtype=np.int64)
+    for i, store in enumerate(collection.stores):
+        mine = group == i
+        out[mine] = collection.offsets[i] + store.input_row()[row[mine]]
+    return out
+
+
+def write_integrated(
+    path: Path,
+    collection: Collection,
+    features: FeatureStore,
+    latents: NDArray[np.float32],
+    labels: NDArray[np.int32],
+    uns: dict[str, Any],
+) -> None:
+    """Write the AnnData that any scverse tool opens.
+
+    Parameters
+    ----------
+    path
+        Where `integrated.zarr` goes; replaced whole.
+    collection
+        The slices as they were given.
+    features
+        Tells which spots took part in the fit.
+    latents
+        (n_fit, d) float32, in the order of the feature store; a spot left out gets NaN.
+    labels
+        (n_fit,) domains; a spot left out gets a missing value.
+    uns
+        Goes to `uns["stscale"]`.
+    """
+    import zarr
+    from anndata.io import write_elem
+
+    place = output_rows(collection, features)
+    domain = np.full(collection.n, -1, dtype=np.int32)
+    domain[place] = labels
+    obs = _obs(collection)
+    obs[keys.SLICE] = pd.Categorical.from_codes(
+        np.repeat(np.arange(len(collection.stores)), np.diff(collection.offsets)),
+        [s.name for s in collection.stores],
+    )
+    obs[keys.DOMAIN] = pd.Categorical.from_codes(domain, [str(k) for k in range(int(labels.max()) + 1)])
+    with atomic_path(path) as part:
+        root = zarr.open_group(part, mode="w", zarr_format=3)
+        root.attrs.update({"encoding-type": "anndata", "encoding-version": "0.1.0"})
+        write_elem(root, "obs", obs)
+        write_elem(root, "var", pd.DataFrame(index=pd.Index([], dtype=str)))
+        for name in ("layers", "varm", "obsp", "varp", "obsm"):
+            write_elem(root, name, {})
+        write_elem(root, "uns", {"stscale": uns})
+        write_elem(root, f"obsm/{keys.SPATIAL}", _coordinates(collection))
+        _write_latents(root, latents, place, collection.n)
+        zarr.consolidate_metadata(part)
+
+
+def _write_latents(root: Any, latents: NDArray[np.float32], place: NDArray[np.int64], n: int) -> None:
+    d = latents.shape[1]
+    fit_row = np.full(n, -1, dtype=np.int64)
+    fit_row[place] = np.arange(len(place))
+    array = root.create_array(f"obsm/{keys.EMBEDDING}", shape=(n, d), chunks=(min(ROWS, n), d), dtype="float32")
+    array.attrs.update({"encoding-type": "array", "encoding-version": "0.2.0"})
+    for lo in range(0, n, ROWS):
+        rows = fit_row[lo : lo + ROWS]
+        block = np.full((len(rows), d), np.nan, dtype=np.float32)
+        block[rows >= 0] = latents[rows[rows >= 0]]
+        array[lo : lo + len(rows)] = block
+
+
+def _coordinates(collection: Collection) -> NDArray[np.float64]:
+    parts = []
+    for store in collection.stores:
+        xy = store.coordinates()
+        given = np.empty_like(xy)
+        given[store.input_row()] = xy
+        parts.append(given)
+    return np.concatenate(parts)
+
+
+def _obs(collection: Collection) -> pd.DataFrame:
+    frames = []
+    for store in collection.stores:
+        frame = store.obs()
+        back = np.empty(store.n, dtype=np.int64)
+        back[store.input_row()] = np.arange(store.n)
+        frames.append(frame.iloc[back])
+    columns = list(dict.fromkeys(c for f in frames for c in f.columns))
+    index = pd.Index(np.concatenate([np.asarray(f.index, dtype=object) for f in frames]))
+    return pd.DataFrame({c: _column([f.get(c) for f in frames], frames) for c in columns}, index=index)
+
+
+def _column(parts: list[pd.Series | None], frames: list[pd.DataFrame]) -> Any:
+    """Join one column over slices; a slice without it gets missing values, texts become categories."""
+    given = [p for p in parts if p is not None]
+    as_text = any(isinstance(p.dtype, pd.CategoricalDtype) or p.dtype == object for p in given)
+    if as_text:
+        levels = list(dict.fromkeys(v for p in given for v in _levels(p)))
+        code = {v: i for i, v in enumerate(levels)}
+        codes = [
+            np.full(len(f), -1) if p is None else np.array([code.get(v, -1) for v in p.astype(object)], dtype=np.int64)
+            for p, f in zip(parts, frames, strict=True)
+        ]
+        return pd.Categorical.from_codes(np.concatenate(codes), levels)
+    if len(given) < len(parts):
+        parts = [pd.Series(np.full(len(f), np.nan)) if p is None else p for p, f in zip(parts, frames, strict=True)]
+    return np.concatenate([np.asarray(p) for p in parts if p is not None])
+
+
+def _levels(column: pd.Series) -> list[Any]:
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        return list(column.cat.categories)
+    return [v for v in pd.unique(column) if not pd.isna(v)]

@@ -1,0 +1,128 @@
+"""What all figures share: style, text that draws safely, legends, and a figure as PNG bytes."""
+
+import io
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+WIDTH = 9.0
+"""Inches; every figure is as wide."""
+
+DPI = 150
+
+LEGEND_ROW = 0.2
+"""Height of a row of a legend, inches."""
+
+STYLE: dict[str, Any] = {
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],
+    "font.size": 9,
+    "axes.titlesize": 9.5,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.6,
+    "axes.edgecolor": "#666666",
+    "xtick.color": "#444444",
+    "ytick.color": "#444444",
+    "axes.labelcolor": "#333333",
+    "figure.facecolor": "white",
+    "savefig.facecolor": "white",
+    # a slice may be called "$x$"
+    "text.parse_math": False,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Panel:
+    """A figure of the report.
+
+    Attributes
+    ----------
+    name
+        Name of its file, without ".png".
+    png
+        The image.
+    alt
+        What a reader who does not see it is told.
+    caption
+        Plain text below it.
+    """
+
+    name: str
+    png: bytes
+    alt: str
+    caption: str
+
+
+def drawn(draw: Callable[[], "Figure"]) -> bytes:
+    """Run `draw` in the style of the report, whatever the user's matplotlibrc says, and return PNG bytes."""
+    import matplotlib.style
+
+    with matplotlib.style.context(STYLE, after_reset=True):
+        buffer = io.BytesIO()
+        # no version in the file: the same run gives the same bytes
+        draw().savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def label(text: str, longest: int = 24) -> str:
+    """Shorten a name in its middle and replace what the font cannot draw."""
+    known = _glyphs()
+    text = "".join(c if ord(c) in known and c.isprintable() else "�" for c in text)
+    if len(text) <= longest:
+        return text
+    tail = (longest - 1) // 2
+    return f"{text[: longest - 1 - tail]}…{text[-tail:]}"
+
+
+@cache
+def _glyphs() -> frozenset[int]:
+    from matplotlib.font_manager import findfont, get_font
+
+    return frozenset(get_font(findfont("DejaVu Sans")).get_charmap())
+
+
+def legend_shape(names: Sequence[str], width: float) -> tuple[int, float]:
+    """Return the columns of a legend within `width` inches, and its height in inches with its title."""
+    longest = max((len(n) for n in names), default=1)
+    columns = max(1, min(len(names), int(width / (0.36 + 0.078 * longest))))
+    return columns, LEGEND_ROW * (math.ceil(len(names) / columns) + 1)
+
+
+def swatches(names: Sequence[str], colours: Sequence[str]) -> list[Any]:
+    """Return the handles of a legend."""
+    from matplotlib.lines import Line2D
+
+    return [
+        Line2D([], [], linestyle="none", marker="o", markersize=6.5, color=c, label=n)
+        for n, c in zip(names, colours, strict=True)
+    ]
+
+
+def add_legend(
+    figure: "Figure", names: Sequence[str], colours: Sequence[str], *, title: str, left: float, width: float, top: float
+) -> None:
+    """Put a legend into the figure, its upper left corner at (left, top) inches from the lower left."""
+    columns, _ = legend_shape(names, width)
+    w, h = figure.get_size_inches()
+    legend = figure.legend(
+        handles=swatches(names, colours),
+        loc="upper left",
+        bbox_to_anchor=(left / w, top / h),
+        ncols=columns,
+        title=title,
+        frameon=False,
+        borderaxespad=0,
+        borderpad=0,
+        handletextpad=0.2,
+        columnspacing=1.0,
+        alignment="left",
+        fontsize=8.5,
+        title_fontsize=8.5,
+    )
+    legend.get_title().set_color("#555555")

@@ -1,0 +1,131 @@
+"""The run folder: what was done, from what, and what can be reused."""
+
+import json
+import platform
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from stscale import __version__
+from stscale.atomic import atomic_path
+from stscale.errors import InputError
+from stscale.meter import Meter
+
+MANIFEST = "manifest.json"
+EVENTS = "events.jsonl"
+PACKAGES = ("torch", "faiss-cpu", "faiss-gpu", "anndata", "zarr", "numpy", "scipy", "scikit-learn", "dask")
+
+
+class RunFolder:
+    """A folder whose manifest names every finished stage and the digest of what went into it.
+
+    A stage is reused when its digest is unchanged and its outputs are there; a stage that was interrupted never
+    got into the manifest, so nothing half-written is trusted.
+
+    Parameters
+    ----------
+    path
+        The folder; made when missing.
+    fresh
+        Forget what an earlier run left there.
+
+    Raises
+    ------
+    InputError
+        When the folder holds other things than a run.
+    """
+
+    def __init__(self, path: Path, *, fresh: bool = False) -> None:
+        self.path = path
+        self.existed = path.exists()
+        if path.is_file():
+            raise InputError(f"{path} is a file; give a folder for the run with -o")
+        if self.existed and any(path.iterdir()) and not (path / MANIFEST).exists():
+            raise InputError(f"{path} is not empty and not a run of stscale; give another folder with -o")
+        if fresh and self.existed:
+            shutil.rmtree(path)
+        path.mkdir(parents=True, exist_ok=True)
+        self.manifest: dict[str, Any] = {"stages": {}}
+        if (path / MANIFEST).exists():
+            self.manifest = read_manifest(path)
+        self.manifest.update(stscale=__version__, python=platform.python_version(), packages=_versions())
+        self.save()
+
+    def file(self, *parts: str) -> Path:
+        """Return a path inside the folder."""
+        return self.path.joinpath(*parts)
+
+    def finished(self, stage: str, digest: str, *outputs: Path) -> bool:
+        """Whether the stage was finished with this digest and its outputs are still there."""
+        record = self.manifest["stages"].get(stage)
+        return record is not None and record["digest"] == digest and all(o.exists() for o in outputs)
+
+    @contextmanager
+    def stage(self, name: str, digest: str) -> Iterator[dict[str, Any]]:
+        """Run a stage: measured, announced, and recorded only when it ends well.
+
+        Yields
+        ------
+        dict
+            What the stage wants to have in the manifest besides digest, seconds and peak memory.
+        """
+        self.manifest["stages"].pop(name, None)
+        self.save()
+        self.event("stage", stage=name, state="start")
+        found: dict[str, Any] = {}
+        with Meter() as meter:
+            yield found
+        record = {"digest": digest, "seconds": round(meter.seconds, 3), "peak_mb": round(meter.peak_mb, 1), **found}
+        self.manifest["stages"][name] = record
+        self.save()
+        self.event("stage", stage=name, state="end", **{k: v for k, v in record.items() if k != "digest"})
+
+    def reuse(self, name: str) -> None:
+        """Announce that a stage is reused."""
+        self.event("stage", stage=name, state="reused")
+
+    def event(self, kind: str, **fields: Any) -> None:
+        """Append one JSON line to events.jsonl."""
+        line = json.dumps({"time": round(time.time(), 3), "event": kind, **fields}, default=str)
+        with self.file(EVENTS).open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+
+    def save(self) -> None:
+        """Write the manifest, whole or not at all."""
+        with atomic_path(self.file(MANIFEST)) as part:
+            part.write_text(json.dumps(self.manifest, indent=2, default=str) + "\n", encoding="utf-8")
+
+    def discard_if_new(self) -> None:
+        """Remove the folder when this run made it and no stage was finished: nothing in it is worth keeping."""
+        if not self.existed and not self.manifest["stages"]:
+            shutil.rmtree(self.path, ignore_errors=True)
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """Read the manifest of a run folder.
+
+    Raises
+    ------
+    InputError
+        When there is none or it is damaged.
+    """
+    try:
+        return json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InputError(f"{path} is not a run folder: it has no {MANIFEST}") from error
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path / MANIFEST} is damaged ({error}); use --fresh") from error
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,238 @@
+"""The feature store: what training reads. Spots with counts, slice by slice in tile order, on the chosen genes."""
+
+import json
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from stscale.atomic import atomic_path
+from stscale.config import Preprocess
+from stscale.errors import InputError
+from stscale.slices.collection import Collection
+from stscale.slices.feature_writer import ATTRS, FORMAT, FeatureWriter, read_csr
+from stscale.slices.pca import Gram
+from stscale.slices.preprocess import feature_rows, rank_collection
+from stscale.slices.store import _group, _stamp
+from stscale.slices.stream import Scheduler, collection_blocks, map_blocks
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class FeatureStore:
+    """Read access to a feature store. Holds its path and description only: cheap to pickle and to copy."""
+
+    path: Path
+    """The store's folder."""
+    n: int
+    """Spots, those with a count on the vocabulary."""
+    g: int
+    """Genes kept."""
+    p: int
+    """Principal components."""
+    slice_names: tuple[str, ...]
+    """Names of the slices, in the order of the collection."""
+    n_spots: tuple[int, ...]
+    """Spots of each slice."""
+    n_left_out: tuple[int, ...]
+    """Spots of each slice that have no count on the vocabulary and are not here."""
+    lognormalized: bool
+    """Whether the input was log-normalised; there are no counts then."""
+    notes: tuple[str, ...]
+    """What the user should know about the pre-processing, one sentence each."""
+
+    @classmethod
+    def open(cls, path: Path) -> "FeatureStore":
+        """Open a store.
+
+        Parameters
+        ----------
+        path
+            The store's folder.
+
+        Raises
+        ------
+        InputError
+            If `path` is not a complete feature store of this version.
+        """
+        path = Path(path)
+        try:
+            attrs = json.loads((path / "zarr.json").read_text(encoding="utf-8"))["attributes"][ATTRS]
+        except (OSError, ValueError, KeyError, TypeError):
+            raise InputError(f"{path} is not a feature store; run `stscale integrate` to make one") from None
+        if attrs.get("format") != FORMAT or attrs.get("complete") is not True:
+            raise InputError(
+                f"{path} is a feature store of version {attrs.get('format')} (complete: {attrs.get('complete')}), "
+                f"expected a complete one of version {FORMAT}; remove it and run again"
+            )
+        return cls(
+            path=path,
+            n=attrs["n"],
+            g=attrs["g"],
+            p=attrs["p"],
+            slice_names=tuple(attrs["slices"]),
+            n_spots=tuple(attrs["n_spots"]),
+            n_left_out=tuple(attrs["n_left_out"]),
+            lognormalized=attrs["lognormalized"],
+            notes=tuple(attrs["notes"]),
+        )
+
+    @property
+    def n_slices(self) -> int:
+        """Slices."""
+        return len(self.slice_names)
+
+    def offsets(self) -> NDArray[np.int64]:
+        """First row of each slice, (s + 1,); the last entry is n."""
+        return np.concatenate([[0], np.cumsum(self.n_spots)]).astype(np.int64)
+
+    def slice(self) -> NDArray[np.int32]:
+        """Slice of each row, (n,)."""
+        return self._array("slice")
+
+    def row(self) -> NDArray[np.int64]:
+        """Row of each spot in its slice's store, (n,), ascending in a slice."""
+        return self._array("row")
+
+    def xy(self) -> NDArray[np.float64]:
+        """Coordinates as given, (n, 2 or 3)."""
+        return self._array("xy")
+
+    def library(self) -> NDArray[np.float32]:
+        """Sum of each spot's counts over the vocabulary, (n,); 1 for log-normalised input."""
+        return self._array("library")
+
+    def left_out(self, i: int) -> NDArray[np.int64]:
+        """Rows of slice `i`'s store without a count on the vocabulary, ascending."""
+        ends = np.cumsum([0, *self.n_left_out])
+        return self._array("left_out", int(ends[i]), int(ends[i + 1]))
+
+    def genes(self) -> NDArray[np.str_]:
+        """Names of the genes kept, (g,), sorted."""
+        return np.array(self.var().index.tolist(), dtype=np.str_)
+
+    def var(self) -> "pd.DataFrame":
+        """Per gene: `mean` (of the values as ingested), `variance_norm`, `rank`, `n_slices`; see `GeneRanking`."""
+        from anndata.io import read_elem
+
+        table: pd.DataFrame = read_elem(_group(str(self.path), _stamp(self.path))["var"])
+        return table
+
+    def mask(self) -> NDArray[np.bool_]:
+        """(s, g): whether the slice has the gene."""
+        return self._array("mask")
+
+    def pca(self, lo: int, hi: int) -> NDArray[np.float32]:
+        """Principal component scores of the rows `lo` to `hi`, (hi - lo, p)."""
+        self._check(lo, hi)
+        return self._array("pca", lo, hi)
+
+    def pca_components(self) -> NDArray[np.float32]:
+        """Principal axes, (p, g)."""
+        return self._array("pca_components")
+
+    def pca_mean(self) -> NDArray[np.float64]:
+        """Mean of each normalised gene over the slices that have it, (g,)."""
+        return self._array("pca_mean")
+
+    def slice_mean(self) -> NDArray[np.float64]:
+        """Mean of each normalised gene in each slice, (s, g); 0 where it lacks the gene."""
+        return self._array("slice_mean")
+
+    def pca_variance(self) -> NDArray[np.float64]:
+        """Variance along each axis, (p,), descending."""
+        return self._array("pca_variance")
+
+    def normalised(self, lo: int, hi: int) -> sparse.csr_matrix:
+        """Log-normalised values of the rows `lo` to `hi`, (hi - lo, g) float32."""
+        return self._csr("X", lo, hi)
+
+    def counts(self, lo: int, hi: int) -> sparse.csr_matrix:
+        """Raw counts of the rows `lo` to `hi`, (hi - lo, g) float32.
+
+        Raises
+        ------
+        InputError
+            If the input was log-normalised.
+        """
+        if self.lognormalized:
+            raise InputError(f"{self.path} was made of log-normalised values and holds no counts; give raw counts")
+        return self._csr("counts", lo, hi)
+
+    def _check(self, lo: int, hi: int) -> None:
+        if not 0 <= lo <= hi <= self.n:
+            raise IndexError(f"rows {lo} to {hi} are not inside the feature store of {self.n} spots")
+
+    def _csr(self, key: str, lo: int, hi: int) -> sparse.csr_matrix:
+        self._check(lo, hi)
+        return read_csr(_group(str(self.path), _stamp(self.path)), key, lo, hi, self.g)
+
+    def _array(self, key: str, lo: int | None = None, hi: int | None = None) -> NDArray[Any]:
+        array = _group(str(self.path), _stamp(self.path))[key]
+        return np.asarray(array[lo:hi])  # type: ignore[index]  # zarr types an item as array or group
+
+
+def build_features(
+    collection: Collection,
+    out: Path,
+    *,
+    config: Preprocess,
+    seed: int,
+    workers: int = 2,
+    scheduler: Scheduler | None = "threads",
+) -> FeatureStore:
+    """Rank genes, normalise, and compute principal components, in two passes over the counts.
+
+    Parameters
+    ----------
+    collection
+        The slices.
+    out
+        Folder of the feature store; it appears whole or not at all.
+    config
+        Options; see `stscale.config.Preprocess`.
+    seed
+        Start vector of the eigenvector iteration.
+    workers
+        Threads that read and normalise blocks. It has no influence on the result.
+    scheduler
+        As in `stscale.slices.stream.reduce_blocks`.
+
+    Returns
+    -------
+    FeatureStore
+
+    Raises
+    ------
+    InputError
+        If the values are not of the announced kind, a slice has no spot with a count on the vocabulary, genes
+        cannot be ranked, or there are too few spots.
+    """
+    import zarr
+
+    collection.check_counts(lognormalized=config.lognormalized)
+    blocks = collection_blocks(collection)
+    ranked = rank_collection(collection, blocks, config=config, workers=workers, scheduler=scheduler)
+    columns = ranked.ranking.columns
+    function = partial(
+        feature_rows, collection, columns, target_sum=config.target_sum, lognormalized=config.lognormalized
+    )
+    out = Path(out)
+    with atomic_path(out) as part:
+        root = zarr.open_group(part, mode="w", zarr_format=3)
+        writer = FeatureWriter(root, collection, columns, lognormalized=config.lognormalized)
+        gram = Gram(collection.present[:, columns])
+        for rows in map_blocks(function, blocks, workers=workers, scheduler=scheduler):
+            writer.append(rows)
+            gram.add(rows.block.slice, rows.normalised)
+        writer.close()
+        components = gram.components(config.n_pcs, center=config.center, seed=seed)
+        writer.write_components(components, workers=workers, scheduler=scheduler)
+        writer.describe(ranked, notes=ranked.notes + components.notes)
+    return FeatureStore.open(out)

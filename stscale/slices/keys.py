@@ -1,0 +1,46 @@
+"""Every name a slice store or an integrated result uses on disk, once, with its unit."""
+
+from typing import Final
+
+FORMAT: Final = 1
+"""Version of the slice store; a store of another version is refused."""
+
+ATTRS: Final = "stscale"
+"""Root attribute that holds the description of a store (a JSON object)."""
+
+# --- obs of a slice store -----------------------------------------------------------------------------
+ROW: Final = "stscale_row"
+"""Row of the spot in the input, int64."""
+
+TOTAL: Final = "stscale_total"
+"""Sum of the spot's stored values over all genes, float64, in the unit of X."""
+
+# --- var of a slice store -----------------------------------------------------------------------------
+SUM: Final = "stscale_sum"
+"""Sum of the gene's stored values over all spots, float64, in the unit of X."""
+
+SUMSQ: Final = "stscale_sumsq"
+"""Sum of the gene's squared stored values over all spots, float64, in the squared unit of X."""
+
+OBS_RESERVED: Final = frozenset({ROW, TOTAL})
+VAR_RESERVED: Final = frozenset({SUM, SUMSQ})
+
+# --- obsm ---------------------------------------------------------------------------------------------
+SPATIAL: Final = "spatial"
+"""Coordinates as given, (n, 2 or 3) float64, in the input's unit."""
+
+SPATIAL_ALIGNED: Final = "spatial_aligned"
+"""Coordinates in the common frame after alignment, (n, 2 or 3) float64, in the reference slice's unit."""
+
+# --- output of a run ----------------------------------------------------------------------------------
+EMBEDDING: Final = "X_stscale"
+"""Integrated embedding, obsm, (n, d) float32, no unit."""
+
+DOMAIN: Final = "stscale_domain"
+"""Predicted spatial domain, obs, categorical; missing for a spot left out of the fit."""
+
+SLICE: Final = "stscale_slice"
+"""Name of the slice a spot came from, obs, categorical."""
+
+GENE_IDS: Final = "gene_ids"
+"""Stable gene identifiers beside the symbols, var, as scanpy names them."""

@@ -1,0 +1,189 @@
+"""Exact principal components of sparse rows that are seen once: a streamed Gram matrix and its eigenvectors.
+
+With row sums S_i and centres c_i of slice i (n_i rows), the centred Gram matrix is
+
+    Σ (x − c)ᵀ(x − c) = XᵀX − HᵀC − CᵀH,   H_i = S_i − n_i·c_i / 2
+
+so XᵀX and the sums are all that has to be kept: (g, g) + (s, g) float64, whatever the number of rows.
+A gene a slice lacks is filled with its centre there: centred it is 0, and it is 0 in the scores.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from stscale.errors import InputError
+
+DENSE_BYTES = 16 << 20  # rows made dense at a time
+SPARSE_BELOW = 0.06  # share of stored entries below which the sparse product is the faster one (measured)
+SLAB = 512  # columns of a sparse product at a time
+SMALL = 512  # genes up to which all eigenvectors are computed directly
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Components:
+    """Principal axes of centred rows.
+
+    Attributes
+    ----------
+    axes
+        (p, g) float64, orthonormal rows, largest variance first; the loading of largest magnitude is positive.
+    variance
+        (p,) float64, variance along each axis: divided by n − 1, or by n − s when centred per slice.
+    mean
+        (g,) float64, mean of each gene over the rows of the slices that have it.
+    slice_mean
+        (s, g) float64, each slice's own mean; 0 where it lacks the gene.
+    offset
+        (s, p) float64, the centre of each slice's rows in the scores, subtracted from them.
+    notes
+        What the user should know, one sentence each.
+    """
+
+    axes: NDArray[np.float64]
+    variance: NDArray[np.float64]
+    mean: NDArray[np.float64]
+    slice_mean: NDArray[np.float64]
+    offset: NDArray[np.float64]
+    notes: tuple[str, ...]
+
+    def scores(self, rows: sparse.csr_matrix, which: NDArray[np.integer]) -> NDArray[np.float32]:
+        """Coordinates of rows along the axes.
+
+        Parameters
+        ----------
+        rows : (m, g) csr_matrix
+            Normalised values.
+        which : (m,) int
+            Slice of each row.
+
+        Returns
+        -------
+        (m, p) float32
+        """
+        return np.asarray(rows.astype(np.float64) @ self.axes.T - self.offset[which], dtype=np.float32)
+
+
+class Gram:
+    """Accumulator of XᵀX and of the row sums of each slice.
+
+    Parameters
+    ----------
+    present : (s, g) bool
+        Genes each slice has. Values of a gene in a slice that lacks it must not be stored.
+    """
+
+    def __init__(self, present: NDArray[np.bool_]) -> None:
+        s, g = present.shape
+        self._present = present
+        self._n = np.zeros(s)
+        self._sums = np.zeros((s, g))
+        self._gram = np.zeros((g, g), order="F")  # upper triangle; Fortran order is updated in place by BLAS
+
+    def add(self, i: int, rows: sparse.csr_matrix) -> None:
+        """Add rows (m, g) of slice `i`. The same order of calls gives the same bits."""
+        m, g = rows.shape
+        if m == 0:
+            return
+        self._n[i] += m
+        self._sums[i] += np.bincount(rows.indices, weights=rows.data, minlength=g)
+        if rows.nnz < SPARSE_BELOW * m * g:
+            self._add_sparse(rows)
+        else:
+            self._add_dense(rows)
+
+    def _add_dense(self, rows: sparse.csr_matrix) -> None:
+        from scipy.linalg.blas import dsyrk
+
+        m, g = rows.shape
+        # float64: a float32 product loses the small components next to the mean, which is not subtracted yet
+        step = max(1, DENSE_BYTES // (8 * g))
+        for lo in range(0, m, step):
+            dense = rows[lo : lo + step].astype(np.float64).toarray()
+            self._gram = dsyrk(1.0, dense.T, beta=1.0, c=self._gram, overwrite_c=1)
+
+    def _add_sparse(self, rows: sparse.csr_matrix) -> None:
+        by_row = rows.astype(np.float64)
+        by_column = by_row.tocsc()
+        g = rows.shape[1]
+        for lo in range(0, g, SLAB):
+            hi = min(lo + SLAB, g)
+            product = by_column[:, :hi].T @ by_row[:, lo:hi]  # (hi, hi - lo): the upper triangle and a little more
+            self._gram[:hi, lo:hi] += product.toarray(order="F")
+
+    def components(self, n_pcs: int, *, center: Literal["all", "slice"] = "all", seed: int = 0) -> Components:
+        """Principal components of all rows added. May be called once: the Gram matrix is used up.
+
+        Parameters
+        ----------
+        n_pcs
+            Components wanted; fewer are returned, with a note, when the rows have no more.
+        center
+            ``"all"``: around the mean over all slices. ``"slice"``: around each slice's own mean, which
+            takes out whatever shifts a slice as a whole (a linear batch correction, but also true differences).
+        seed
+            Start vector of the iteration for many genes; it does not show in the result beyond rounding.
+
+        Raises
+        ------
+        InputError
+            If there are not at least two rows (`center` ``"slice"``: one more than there are slices).
+        """
+        from scipy.linalg.blas import dsyr2k
+
+        g = self._gram.shape[0]
+        degrees = int(self._n.sum()) - (1 if center == "all" else int((self._n > 0).sum()))
+        p = min(n_pcs, degrees, g)
+        if p < 1:
+            raise InputError(
+                f"{int(self._n.sum())} spots of {len(self._n)} slices with {g} genes have no principal component; "
+                "at least two spots with counts are needed, with center = 'slice' in one slice"
+            )
+        notes = () if p == n_pcs else (f"n_pcs = {n_pcs} lowered to {p}: {degrees + 1} spots, {g} genes",)
+        mean, slice_mean = self._means()
+        centre = np.where(self._present, mean, 0.0) if center == "all" else slice_mean
+        half = self._sums - 0.5 * self._n[:, None] * centre
+        gram = dsyr2k(-1.0, half.T, centre.T, beta=1.0, c=self._gram, overwrite_c=1)
+        del self._gram
+        values, axes = _largest(gram, p, seed)
+        return Components(
+            axes=axes,
+            variance=np.maximum(values, 0.0) / degrees,
+            mean=mean,
+            slice_mean=slice_mean,
+            offset=centre @ axes.T,
+            notes=notes,
+        )
+
+    def _means(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Mean of each gene over the slices that have it, and over each slice."""
+        counted = self._n @ self._present
+        mean = self._sums.sum(axis=0) / np.maximum(counted, 1.0)
+        return mean, self._sums / np.maximum(self._n, 1.0)[:, None]
+
+
+def _largest(gram: NDArray[np.float64], p: int, seed: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Largest eigenvalues (p,), descending, and eigenvectors (p, g) of the upper triangle, signs fixed."""
+    from scipy.linalg import eigh
+    from scipy.linalg.blas import dsymv
+    from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
+
+    g = len(gram)
+    values = None
+    if g > SMALL and 4 * p < g:
+        operator = LinearOperator((g, g), matvec=lambda x: dsymv(1.0, gram, x), dtype=np.float64)
+        start = np.random.default_rng(seed).standard_normal(g)
+        try:
+            values, vectors = eigsh(operator, k=p, which="LA", v0=start, ncv=max(2 * p + 1, 40))
+        except ArpackNoConvergence:
+            values = None  # clustered eigenvalues: the direct solver takes longer and has no such case
+    if values is None:
+        values, vectors = eigh(gram, lower=False, subset_by_index=(g - p, g - 1))
+    order = np.argsort(-values, kind="stable")
+    axes = vectors[:, order].T
+    largest = np.abs(axes).argmax(axis=1)
+    axes = axes * np.where(axes[np.arange(p), largest] < 0, -1.0, 1.0)[:, None]
+    return np.asarray(values[order]), np.ascontiguousarray(axes)

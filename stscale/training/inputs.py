@@ -1,0 +1,123 @@
+"""What the network reads: rows of features by spot, from files mapped into memory."""
+
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stscale.graphs.csr import Graph
+from stscale.sampling.batch import Expander
+from stscale.slices.features import FeatureStore
+
+# Rows read and written at a time while a mapped file is filled.
+ROWS = 8192
+
+
+class Inputs(Protocol):
+    """Rows of an (n, g) matrix that may not fit in memory."""
+
+    n: int
+    width: int
+
+    def rows(self, ids: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Gather rows in the order asked, (m, g) float32."""
+
+
+class DenseInputs:
+    """An (n, g) float32 matrix in a raw file mapped into memory.
+
+    Parameters
+    ----------
+    path
+        The file; created with `n` rows when missing, else opened.
+    n, width
+        Shape.
+    """
+
+    def __init__(self, path: Path, n: int, width: int) -> None:
+        self.path = path
+        self.n = n
+        self.width = width
+        path.parent.mkdir(parents=True, exist_ok=True)
+        mode = "r+" if path.exists() and path.stat().st_size == n * width * 4 else "w+"
+        self.array: NDArray[np.float32] = np.memmap(path, dtype=np.float32, mode=mode, shape=(n, width))
+
+    def rows(self, ids: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Gather rows in the order asked, (m, g) float32."""
+        return np.asarray(self.array[ids])
+
+
+class SparseInputs:
+    """Normalised genes of a feature store, made dense a batch at a time.
+
+    Parameters
+    ----------
+    features
+        The feature store.
+    folder
+        Where the CSR arrays are unpacked as raw files, to be mapped into memory.
+    """
+
+    def __init__(self, features: FeatureStore, folder: Path) -> None:
+        self.n, self.width = features.n, features.g
+        folder.mkdir(parents=True, exist_ok=True)
+        self._indptr = np.zeros(self.n + 1, dtype=np.int64)
+        paths = folder / "indices.i32", folder / "data.f32"
+        with paths[0].open("wb") as indices, paths[1].open("wb") as data:
+            for lo in range(0, self.n, ROWS):
+                block = features.normalised(lo, min(lo + ROWS, self.n))
+                self._indptr[lo + 1 : lo + block.shape[0] + 1] = self._indptr[lo] + block.indptr[1:]
+                block.indices.astype(np.int32).tofile(indices)
+                block.data.astype(np.float32).tofile(data)
+        empty = self._indptr[-1] == 0
+        self._indices = np.empty(0, np.int32) if empty else np.memmap(paths[0], dtype=np.int32, mode="r")
+        self._data = np.empty(0, np.float32) if empty else np.memmap(paths[1], dtype=np.float32, mode="r")
+
+    def rows(self, ids: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Gather rows in the order asked, (m, g) float32."""
+        start = self._indptr[ids]
+        lengths = self._indptr[np.asarray(ids) + 1] - start
+        ends = np.cumsum(lengths)
+        place = np.repeat(start - (ends - lengths), lengths) + np.arange(int(lengths.sum()))
+        out = np.zeros((len(ids), self.width), dtype=np.float32)
+        out[np.repeat(np.arange(len(ids)), lengths), self._indices[place]] = self._data[place]
+        return out
+
+
+def pca_inputs(features: FeatureStore, graph: Graph, folder: Path, *, smooth: int) -> DenseInputs:
+    """Unpack the principal components, scaled by one number so that their mean variance is 1.
+
+    Parameters
+    ----------
+    features
+        The feature store.
+    graph
+        Spatial graph, for the smoothing.
+    folder
+        Where the raw files go.
+    smooth
+        Rounds of averaging each spot with its neighbours.
+    """
+    scale = 1.0 / np.sqrt(max(float(np.mean(features.pca_variance())), 1e-12))
+    inputs = DenseInputs(folder / "input-0.f32", features.n, features.p)
+    for lo in range(0, features.n, ROWS):
+        hi = min(lo + ROWS, features.n)
+        inputs.array[lo:hi] = features.pca(lo, hi) * scale
+    for r in range(smooth):
+        inputs = smoothed(inputs, graph, folder / f"input-{r + 1}.f32")
+    return inputs
+
+
+def smoothed(inputs: DenseInputs, graph: Graph, path: Path) -> DenseInputs:
+    """Replace each row by the mean over the spot and its neighbours, block by block."""
+    from scipy.sparse import csr_matrix
+
+    out = DenseInputs(path, inputs.n, inputs.width)
+    expander = Expander(graph, 1)
+    for lo in range(0, inputs.n, ROWS):
+        batch = expander.expand(np.arange(lo, min(lo + ROWS, inputs.n)))
+        one = np.ones(len(batch.indices), dtype=np.float32)
+        total = csr_matrix((one, batch.indices, batch.indptr), shape=(batch.n_seeds, len(batch.nodes)))
+        out.array[lo : lo + batch.n_seeds] = (total @ inputs.rows(batch.nodes)) / np.diff(batch.indptr)[:, None]
+    return out

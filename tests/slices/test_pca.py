@@ -1,0 +1,130 @@
+import numpy as np
+import pytest
+from scipy import sparse
+
+from stscale.errors import InputError
+from stscale.slices import pca
+from stscale.slices.pca import Gram
+
+SIZES = (31, 7, 59)  # unequal, and not in order
+
+
+def values(seed=0, sizes=SIZES, g=12, density=0.5):
+    rng = np.random.default_rng(seed)
+    rows = []
+    for i, n in enumerate(sizes):
+        dense = rng.gamma(2.0, 1.0 + np.arange(g), size=(n, g)) * (rng.random((n, g)) < density) + 0.3 * i
+        rows.append(dense.astype(np.float32))
+    return rows
+
+
+def fitted(rows, *, step=None, n_pcs=5, center="all", present=None, seed=0):
+    g = rows[0].shape[1]
+    gram = Gram(np.ones((len(rows), g), dtype=bool) if present is None else present)
+    for i, dense in enumerate(rows):
+        for lo in range(0, len(dense), step or len(dense)):
+            gram.add(i, sparse.csr_matrix(dense[lo : lo + (step or len(dense))]))
+    return gram.components(n_pcs, center=center, seed=seed)
+
+
+def all_scores(components, rows):
+    which = np.repeat(np.arange(len(rows)), [len(dense) for dense in rows])
+    return components.scores(sparse.csr_matrix(np.concatenate(rows)), which)
+
+
+def assert_same_axes(got, expected, *, rtol=1e-4):
+    """Equal up to the sign of each column, relative to the column's largest value."""
+    sign = np.sign((got * expected).sum(axis=0))
+    assert np.abs(got - expected * sign).max(axis=0) == pytest.approx(0, abs=rtol * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("step", [1, 7, 59, 60])
+@pytest.mark.parametrize("sparse_below", [0.0, 2.0])  # the dense and the sparse product
+def test_equals_sklearn_for_any_block_size(monkeypatch, step, sparse_below):
+    from sklearn.decomposition import PCA
+
+    monkeypatch.setattr(pca, "SPARSE_BELOW", sparse_below)
+    monkeypatch.setattr(pca, "SLAB", 5)  # 12 genes: two whole slabs and a rest
+    monkeypatch.setattr(pca, "DENSE_BYTES", 8 * 12 * 3)  # three rows at a time
+    rows = values()
+    reference = PCA(5, svd_solver="full").fit(np.concatenate(rows).astype(np.float64))
+    got = fitted(rows, step=step)
+    assert_same_axes(all_scores(got, rows), reference.transform(np.concatenate(rows).astype(np.float64)))
+    np.testing.assert_allclose(got.variance, reference.explained_variance_, rtol=1e-10)
+    np.testing.assert_allclose(got.mean, reference.mean_, rtol=1e-10)
+
+
+def test_iteration_for_many_genes_equals_sklearn():
+    from sklearn.decomposition import PCA
+
+    rows = values(seed=1, sizes=(90, 201), g=pca.SMALL + 88, density=0.1)
+    X = np.concatenate(rows).astype(np.float64)
+    reference = PCA(6, svd_solver="full").fit(X)
+    got = fitted(rows, step=64, n_pcs=6)
+    assert_same_axes(all_scores(got, rows), reference.transform(X))
+    np.testing.assert_allclose(got.axes @ got.axes.T, np.eye(6), atol=1e-10)
+
+
+def test_centring_per_slice_equals_centred_rows():
+    from sklearn.decomposition import PCA
+
+    rows = values(seed=2)
+    centred = np.concatenate([dense - dense.mean(axis=0, dtype=np.float64) for dense in rows])
+    reference = PCA(5, svd_solver="full").fit(centred)
+    got = fitted(rows, step=10, center="slice")
+    scores = all_scores(got, rows)
+    assert_same_axes(scores, reference.transform(centred))
+    for part in np.split(scores, np.cumsum(SIZES)[:-1]):
+        np.testing.assert_allclose(part.mean(axis=0), 0, atol=1e-4)
+    ratio = (len(centred) - 1) / (len(centred) - len(rows))
+    np.testing.assert_allclose(got.variance, reference.explained_variance_ * ratio, rtol=1e-10)
+
+
+@pytest.mark.parametrize("center", ["all", "slice"])
+def test_absent_genes_are_filled_with_the_mean(center):
+    from sklearn.decomposition import PCA
+
+    rows = values(seed=3)
+    present = np.ones((3, 12), dtype=bool)
+    present[0, :3] = present[1, 2:6] = present[2, 11] = False
+    for dense, has in zip(rows, present, strict=True):
+        dense[:, ~has] = 0
+    counted = present.T @ np.array(SIZES)
+    mean = sum(dense.sum(axis=0, dtype=np.float64) for dense in rows) / counted
+    centres = [mean if center == "all" else dense.mean(axis=0, dtype=np.float64) for dense in rows]
+    X = np.concatenate([np.where(has, dense - c, 0.0) for dense, has, c in zip(rows, present, centres, strict=True)])
+    np.testing.assert_allclose(X.mean(axis=0), 0, atol=1e-12)  # so that PCA below takes no mean of its own
+    reference = PCA(5, svd_solver="full").fit(X)
+    got = fitted(rows, step=9, center=center, present=present)
+    assert_same_axes(all_scores(got, rows), reference.transform(X))
+    np.testing.assert_allclose(got.mean, mean, rtol=1e-12)
+
+
+def test_largest_loading_is_positive_and_order_descends():
+    got = fitted(values(seed=4), n_pcs=12)
+    largest = np.abs(got.axes).argmax(axis=1)
+    assert (got.axes[np.arange(12), largest] > 0).all()
+    assert (np.diff(got.variance) <= 0).all()
+
+
+def test_more_components_than_rows_or_genes_are_lowered_with_a_note():
+    few = fitted(values(sizes=(2, 3)), n_pcs=50)
+    assert few.axes.shape == (4, 12)
+    assert few.notes == ("n_pcs = 50 lowered to 4: 5 spots, 12 genes",)
+    assert fitted(values(), n_pcs=50).axes.shape == (12, 12)
+    assert fitted(values(sizes=(2, 3)), n_pcs=50, center="slice").axes.shape == (3, 12)
+    assert fitted(values(), n_pcs=12).notes == ()
+
+
+def test_one_spot_is_refused():
+    with pytest.raises(InputError, match="at least two spots"):
+        fitted(values(sizes=(1,)))
+    with pytest.raises(InputError, match="at least two spots"):
+        fitted(values(sizes=(1, 1, 1)), center="slice")
+
+
+def test_rank_deficient_rows_have_no_negative_variance():
+    dense = np.repeat(values(sizes=(2,))[0], 20, axis=0)
+    got = fitted([dense], n_pcs=6)
+    assert (got.variance >= 0).all()
+    assert np.isfinite(all_scores(got, [dense])).all()
