@@ -37,5 +37,7 @@ def ingest(
     for source, target in zip(sources, targets, strict=True):
         store = ingest_slice(source, target, config=config)
         if not quiet:
-            kind = "counts" if store.is_counts else "log-normalised" if store.lognormalized else "neither counts nor log"
+            kind = (
+                "counts" if store.is_counts else "log-normalised" if store.lognormalized else "neither counts nor log"
+            )
             typer.echo(f"{target}: {store.n} spots × {store.n_genes} genes, {kind}")

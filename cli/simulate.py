@@ -47,4 +47,6 @@ def simulate(
         workers=threads or available_cores(),
     )
     if not quiet:
-        typer.echo(f"{len(paths)} slices × {spots} spots × {genes} genes in {out}; the truth is in {out / 'truth.json'}")
+        typer.echo(
+            f"{len(paths)} slices × {spots} spots × {genes} genes in {out}; the truth is in {out / 'truth.json'}"
+        )

@@ -40,7 +40,8 @@ class Preprocess(Section):
     target_sum: float = option(1e4, "counts per spot after library-size normalisation", above=0.0)
     lognormalized: bool = option(False, "the input is already log-normalised; refused unless said")
     n_pcs: int = option(50, "principal components of the normalised genes", low=1)
-    center: Literal["all", "slice"] = option("all", "PCA around the common mean or around each slice's own")
+    scale_genes: bool = option(True, "PCA of genes scaled to unit variance")
+    center: Literal["all", "slice"] = option("slice", "PCA around each slice's own mean, or around the common one")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,25 +84,28 @@ class Spotscape(Section):
     activation: Literal["linear", "relu"] = option("linear", "of the latent layer (the paper: relu after BatchNorm)")
     center: bool = option(True, "subtract the batch mean of the latents before every cosine")
     norm_momentum: float = option(0.1, "BatchNorm momentum; statistics are measured anew before inference", above=0.0)
+    decoder: Literal["linear", "mlp"] = option("linear", "latents → reconstruction")
+    target_smooth: int = option(2, "rounds of neighbourhood averaging of what is reconstructed (pca)", low=0)
     drop_edge: float = option(0.2, "share of edges dropped in a view", low=0.0, high=0.95)
-    drop_feature: float = option(0.2, "share of input columns dropped in a view", low=0.0, high=0.95)
+    drop_feature: float = option(0.1, "share of input columns dropped in a view", low=0.0, high=0.95)
     telescope: Literal["gram", "block"] = option("gram", "linear-cost form, or the quadratic reference")
     scope: Literal["batch", "global"] = option("batch", "telescope over the batch, or over running Grams of all spots")
     pairs: Literal["all", "pooled"] = option(
         "all", "scale matching per ordered pair of slices, or own against the rest"
     )
+    pair_mean: bool = option(True, "divide scale matching by the number of ordered pairs; the paper sums over them")
     scale_k: int = option(5, "similarities averaged in scale matching", low=1)
     bank: int = option(0, "recent latents kept for scale matching; 0 uses the batch's own seeds", low=0)
     tau: float = option(0.75, "temperature of the prototypes", above=0.0)
     granularities: tuple[float, ...] = option((1.0, 1.5, 2.0), "prototypes, in multiples of the domains", above=0.0)
     clusters: int | None = option(None, "expected domains of the prototypes; default: domains.k, else 10", low=2)
     warmup: float = option(0.5, "share of training before the prototypes join", low=0.0, high=1.0)
-    refresh: int = option(10, "steps between two k-means of the prototypes", low=1)
+    refresh: int = option(50, "steps between two k-means of the prototypes", low=1)
     reservoir: int = option(16384, "latents kept for that k-means", low=64)
-    w_telescope: float = option(10.0, "weight of the similarity telescope", low=0.0)
-    w_reconstruction: float = option(0.3, "weight of the reconstruction", low=0.0)
-    w_prototypes: float = option(0.1, "weight of the prototypes (several slices only)", low=0.0)
-    w_scale: float = option(1.0, "weight of similarity-scale matching (several slices only)", low=0.0)
+    w_telescope: float = option(1.0, "weight of the similarity telescope", low=0.0)
+    w_reconstruction: float = option(1.0, "weight of the reconstruction", low=0.0)
+    w_prototypes: float = option(0.01, "weight of the prototypes (several slices only)", low=0.0)
+    w_scale: float = option(0.9, "weight of similarity-scale matching (several slices only)", low=0.0)
 
     def check(self) -> None:
         """Refuse a network without any term to train it, and a reference that has no global form."""
@@ -115,7 +119,7 @@ class Spotscape(Section):
 class Train(Section):
     """The training loop."""
 
-    steps: int = option(400, "optimiser steps; the budget does not grow with the number of spots", low=1)
+    steps: int = option(300, "optimiser steps; the budget does not grow with the number of spots", low=1)
     epochs: int | None = option(None, "passes over all spots; replaces steps", low=1)
     lr: float = option(1e-3, "learning rate of Adam", above=0.0)
     weight_decay: float = option(1e-4, "weight decay of Adam", low=0.0)
@@ -135,7 +139,11 @@ class Domains(Section):
     k: int | None = option(None, "number of domains; estimated by BIC when not given", low=1)
     k_min: int = option(2, "smallest K tried by the estimate", low=1)
     k_max: int = option(15, "largest K tried by the estimate", low=1)
-    n_init: int = option(20, "starts of the mixture and of k-means; the best likelihood is kept", low=1)
+    covariance: Literal["tied", "shrunk"] = option(
+        "shrunk", "of the mixture: one for all domains, or each domain's own shrunk towards it"
+    )
+    shrink: float = option(1.5, "weight of the common covariance, in mean domain sizes", above=0.0)
+    n_init: int = option(12, "starts of the mixture and of k-means; the best likelihood is kept", low=1)
     n_components: int = option(
         20, "principal components of the latents given to the mixture; 0 takes the latents", low=0
     )
@@ -223,6 +231,11 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
         "sample": {"batch_size": 10_000_000},
         "spotscape": {
             "input": "genes",
+            "decoder": "mlp",
+            "target_smooth": 0,
+            "drop_feature": 0.2,
+            "pair_mean": False,
+            "refresh": 1,
             "activation": "relu",
             "center": False,
             "w_telescope": 1.0,
@@ -230,7 +243,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
             "w_prototypes": 0.01,
             "w_scale": 1.0,
         },
-        "train": {"epochs": 1000, "lr": 5e-4},
+        "train": {"epochs": 1000, "lr": 5e-4, "average": 0.0},
         "domains": {"method": "kmeans", "n_init": 10},
     },
 }

@@ -72,7 +72,6 @@ def write_integrated(
         write_elem(root, "uns", {"stscale": uns})
         write_elem(root, f"obsm/{keys.SPATIAL}", _coordinates(collection))
         _write_latents(root, latents, place, collection.n)
-        zarr.consolidate_metadata(part)
 
 
 def _write_latents(root: Any, latents: NDArray[np.float32], place: NDArray[np.int64], n: int) -> None:

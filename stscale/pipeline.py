@@ -262,17 +262,30 @@ class _Integration:
 
         from stscale.models import METHODS
         from stscale.sampling import make_sampler
-        from stscale.training import SparseInputs, Task, checkpoint, embed, fit, pca_inputs, total_steps
+        from stscale.training import (
+            Inputs,
+            SparseInputs,
+            Task,
+            checkpoint,
+            embed,
+            fit,
+            pca_inputs,
+            smoothed_targets,
+            total_steps,
+        )
 
         c, run = self.config, self.run
         device = pick_device(c.device)
         scratch = run.file("scratch")
         shutil.rmtree(scratch, ignore_errors=True)
-        inputs = (
-            SparseInputs(features, scratch)
-            if c.spotscape.input == "genes"
-            else pca_inputs(features, graph, scratch, smooth=c.spotscape.smooth)
-        )
+        targets = None
+        inputs: Inputs
+        if c.spotscape.input == "genes":
+            inputs = SparseInputs(features, scratch)
+        else:
+            inputs = pca_inputs(features, graph, scratch, smooth=c.spotscape.smooth)
+            if c.spotscape.target_smooth:
+                targets = smoothed_targets(inputs, graph, scratch, rounds=c.spotscape.target_smooth)
         # one method, one seed: the initial weights are a function of the seed alone
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(c.seed)
@@ -284,6 +297,7 @@ class _Integration:
         task = Task(
             sampler=sampler,
             inputs=inputs,
+            targets=targets,
             group=features.slice(),
             mask=features.mask() if masked else None,
             seed=c.seed,
@@ -337,7 +351,7 @@ class _Integration:
             else:
                 one = cluster(latents, c, seed=self.config.seed)
                 labels = one.labels
-                found["curve"] = None if one.curve is None else asdict(one.curve)
+                found["curve"] = None if one.curve is None else _listed(asdict(one.curve))
             if c.smooth_rounds:
                 labels = smooth_labels(labels, graph.indptr, graph.indices, c.smooth_rounds)
             found["k"] = int(labels.max()) + 1
@@ -376,6 +390,10 @@ def _numbered(labels: np.ndarray[Any, Any], group: np.ndarray[Any, Any]) -> np.n
     """Give the domains of each slice numbers of their own."""
     _, found = np.unique(np.stack([group, labels]), axis=1, return_inverse=True)
     return found.ravel().astype(np.int32)
+
+
+def _listed(values: dict[str, Any]) -> dict[str, Any]:
+    return {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in values.items()}
 
 
 def _stem(path: Path) -> str:

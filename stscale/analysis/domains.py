@@ -16,6 +16,7 @@ from stscale.analysis.estimate import Curve, estimate_k
 from stscale.analysis.features import Reduction, check_distinct
 from stscale.analysis.leiden import Votes, fit_leiden
 from stscale.analysis.mixture import fit_mixture
+from stscale.analysis.shrunk import fit_shrunk
 from stscale.config import Domains
 from stscale.errors import InputError
 
@@ -234,6 +235,8 @@ def _assigner(x: NDArray[np.float64], k: int | None, config: Domains, seed: int)
     if config.method == "leiden" or k is None:
         return fit_leiden(x, k=k, resolution=config.resolution, seed=seed)
     if config.method == "gmm":
+        if config.covariance == "shrunk":
+            return fit_shrunk(x, k, shrink=config.shrink, starts=config.n_init, seed=seed)
         return fit_mixture(x, k, starts=config.n_init, seed=seed)
     from stscale.graphs.neighbors import kmeans
 

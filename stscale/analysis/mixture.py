@@ -100,22 +100,18 @@ def fit_mixture(x: NDArray[np.floating], k: int, *, starts: int, seed: int, poli
     centre = np.mean(x, axis=0, dtype=np.float64)
     xt = np.ascontiguousarray((x - centre).T, dtype=np.float64)  # (d, n): reductions over K run along rows
     ridge = RIDGE * max(float(np.mean(xt**2)), 1e-12)
-    # the spectrum floor only shapes the starts, never the model
-    values, vectors = np.linalg.eigh(xt @ xt.T / n + ridge * np.eye(d))
-    white = np.ascontiguousarray((xt.T @ (vectors / np.sqrt(values))).astype(np.float32))
-    plain = np.ascontiguousarray(xt.T, dtype=np.float32)
-    seeds = np.random.default_rng(seed).integers(0, 2**31 - 1, size=max(1, starts))
+    assignments = start_assignments(xt.T, k, starts=starts, seed=seed)
     scatter = xt @ xt.T
     short = [
         em(
             xt,
-            _one_hot(_start(i, plain, white, k, int(s)), k),
+            _one_hot(assignment, k),
             ridge=ridge,
             iterations=SHORT_ITERATIONS,
             tolerance=0.0,
             scatter=scatter,
         )
-        for i, s in enumerate(seeds)
+        for assignment in assignments
     ]
     best = sorted(short, key=lambda fit: -fit.loglik)[: polish or max(3, starts // 5)]
     fits = [
@@ -134,6 +130,22 @@ def fit_mixture(x: NDArray[np.floating], k: int, *, starts: int, seed: int, poli
         iterations=chosen.iterations,
         converged=chosen.converged,
     )
+
+
+def start_assignments(rows: Floats, k: int, *, starts: int, seed: int) -> list[NDArray[np.int64]]:
+    """Return hard assignments (n,) of centred rows (n, d) to begin from, one per start.
+
+    They alternate between k-means of the rows, k-means of the rows whitened by their total covariance, and
+    k random rows (whitened nearest), each from its own seed.
+    """
+    n, d = rows.shape
+    ridge = RIDGE * max(float(np.mean(rows**2)), 1e-12)
+    # the spectrum floor only shapes the starts, never the model
+    values, vectors = np.linalg.eigh(rows.T @ rows / n + ridge * np.eye(d))
+    white = np.ascontiguousarray((rows @ (vectors / np.sqrt(values))).astype(np.float32))
+    plain = np.ascontiguousarray(rows, dtype=np.float32)
+    seeds = np.random.default_rng(seed).integers(0, 2**31 - 1, size=max(1, starts))
+    return [_start(i, plain, white, k, int(s)) for i, s in enumerate(seeds)]
 
 
 def em(

@@ -106,8 +106,6 @@ def telescope_global(z: Tensor, z_prime: Tensor, running: Grams) -> tuple[Tensor
         The batch's own mean Grams, detached, to update the running ones with.
     """
     own = grams(z, z_prime)
-    surrogate = 8 * (
-        (running.g * own.d).sum() + (running.d * own.g).sum() - 2 * (running.c.T * own.c).sum()
-    )
+    surrogate = 8 * ((running.g * own.d).sum() + (running.d * own.g).sum() - 2 * (running.c.T * own.c).sum())
     value = surrogate - surrogate.detach() / 2
     return value, Grams(g=own.g.detach(), d=own.d.detach(), c=own.c.detach())

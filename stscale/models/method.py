@@ -17,6 +17,8 @@ class Minibatch:
     ----------
     x
         (m, g) input of the seeds and their halo, seeds first.
+    target
+        (b, g) what the seeds' reconstruction is compared with.
     edges
         Edges of each layer, first layer first.
     group
@@ -32,6 +34,7 @@ class Minibatch:
     """
 
     x: Tensor
+    target: Tensor
     edges: tuple[Edges, ...]
     group: Tensor
     mask: Tensor | None

@@ -43,7 +43,8 @@ class Spotscape(Method):
     References
     ----------
     Spotscape, ICML 2025, arXiv 2506.15698. Deviations that are on by default and off in the preset "paper":
-    PCA input, linear latent, latents centred over the batch before every cosine.
+    PCA input, linear latent and decoder, a reconstruction target smoothed over neighbours, latents centred over
+    the batch before every cosine, scale matching averaged over the pairs of slices.
     """
 
     running_g: Tensor
@@ -72,7 +73,9 @@ class Spotscape(Method):
                 ConvBlock(c.hidden, c.latent, normalize=relu, activate=relu, momentum=momentum),
             ]
         )
-        self.decoder = Decoder(c.latent, c.hidden, n_features, momentum=momentum)
+        self.decoder: nn.Module = nn.Linear(c.latent, n_features)
+        if c.decoder == "mlp":
+            self.decoder = Decoder(c.latent, c.hidden, n_features, momentum=momentum)
         for name in ("running_g", "running_d", "running_c"):
             self.register_buffer(name, torch.zeros(c.latent, c.latent))
         self.register_buffer("running_mean", torch.zeros(c.latent))
@@ -97,10 +100,9 @@ class Spotscape(Method):
         """Return the active terms of this step."""
         # the terms stay in float32 whatever the precision of the network
         z, z_prime = self.view(batch).float(), self.view(batch).float()
-        target = batch.x[: batch.n_seeds]
         out = {}
         if self.weights["reconstruction"]:
-            views = [masked_mse(target, self.decoder(v).float(), batch.mask) for v in (z, z_prime)]
+            views = [masked_mse(batch.target, self.decoder(v).float(), batch.mask) for v in (z, z_prime)]
             out["reconstruction"] = torch.stack(views).mean()
         z, z_prime = self._centred(z, z_prime)
         if self.weights["telescope"]:
@@ -142,6 +144,8 @@ class Spotscape(Method):
             base, base_group = torch.cat([z_prime, held]), torch.cat([group, held_group])
         value = scale_matching(z, group, base, base_group, k=self.config.scale_k, pairs=self.config.pairs)
         self.bank.push(z_prime, group)
+        if self.config.pair_mean and self.config.pairs == "all":
+            value = value / (self.n_slices * (self.n_slices - 1))
         return value
 
     def _prototypes(self, z: Tensor, z_prime: Tensor, step: int) -> Tensor:

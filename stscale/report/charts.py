@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stscale.report.contents import Contents, Spots
-from stscale.report.drawing import WIDTH, Panel, add_legend, drawn, label, legend_shape
+from stscale.report.drawing import WIDTH, Panel, add_legend, drawn, label, labels, legend_shape
 from stscale.report.palette import COLOURS, palette
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def _composition(spots: Spots, shown: int) -> "Figure":
 
     counts = spots.counts()[:shown, :-1].astype(float)
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    names = [label(s) for s in spots.slices[:shown]]
+    names = labels(spots.slices[:shown])
     domains = [label(d, 12) for d in spots.domains]
     left = 0.35 + 0.078 * max(len(n) for n in names)
     width = WIDTH - left - 0.35
@@ -81,7 +81,7 @@ def estimate(contents: Contents) -> Panel | None:
     chosen = int(curve["chosen"])
     why = {
         "minimum": "its BIC is the smallest",
-        "knee": "the BIC still falls at the largest K tried, so the knee of the curve was taken",
+        "knee": "the BIC is smallest at the largest K tried, so the knee of the curve was taken",
     }.get(str(curve.get("rule")), "by the rule of the run")
     return Panel(
         name="estimate",
@@ -218,7 +218,7 @@ def _latent(spots: Spots, rows: NDArray[np.int64], plane: NDArray[np.float64], e
     side, left = 3.75, (0.5, 5.0)
     few = len(spots.slices) <= len(COLOURS)
     groups = (
-        ("slice", "Slice", [label(s, 18) for s in spots.slices] if few else [], spots.group),
+        ("slice", "Slice", labels(spots.slices, 18) if few else [], spots.group),
         ("domain", "Domain", [label(d, 12) for d in spots.domains], spots.domain),
     )
     below = max(legend_shape(names, side)[1] for _, _, names, _ in groups)

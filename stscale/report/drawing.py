@@ -15,7 +15,7 @@ WIDTH = 9.0
 
 DPI = 150
 
-LEGEND_ROW = 0.2
+LEGEND_ROW = 0.18
 """Height of a row of a legend, inches."""
 
 STYLE: dict[str, Any] = {
@@ -80,6 +80,29 @@ def label(text: str, longest: int = 24) -> str:
     return f"{text[: longest - 1 - tail]}…{text[-tail:]}"
 
 
+def labels(names: Sequence[str], longest: int = 24) -> list[str]:
+    """Shorten names that belong together: what they share goes first, what tells them apart stays."""
+    if len(names) < 2 or max(len(n) for n in names) <= longest:
+        return [label(n, longest) for n in names]
+    prefix = _shared_start(names)
+    suffix = _shared_start([n[len(prefix) :][::-1] for n in names])[::-1]
+    cores = [n[len(prefix) : len(n) - len(suffix)] for n in names]
+    room = max(0, longest - 2 - max(len(c) for c in cores))
+    head = prefix if len(prefix) <= room else "…" + prefix[len(prefix) - room :]
+    room = max(0, room - len(prefix))
+    tail = suffix if len(suffix) <= room else suffix[:room] + "…"
+    return [label(head + core + tail, longest) for core in cores]
+
+
+def _shared_start(names: Sequence[str]) -> str:
+    # the characters that all share lie where the smallest and the largest agree
+    low, high = min(names), max(names)
+    same = 0
+    while same < len(low) and low[same] == high[same]:
+        same += 1
+    return low[:same]
+
+
 @cache
 def _glyphs() -> frozenset[int]:
     from matplotlib.font_manager import findfont, get_font
@@ -89,8 +112,8 @@ def _glyphs() -> frozenset[int]:
 
 def legend_shape(names: Sequence[str], width: float) -> tuple[int, float]:
     """Return the columns of a legend within `width` inches, and its height in inches with its title."""
-    longest = max((len(n) for n in names), default=1)
-    columns = max(1, min(len(names), int(width / (0.36 + 0.078 * longest))))
+    widths = [0.36 + 0.078 * len(n) for n in names] or [1.0]
+    columns = len(widths) if sum(widths) <= width else max(1, int(width / max(widths)))
     return columns, LEGEND_ROW * (math.ceil(len(names) / columns) + 1)
 
 
@@ -110,8 +133,11 @@ def add_legend(
     """Put a legend into the figure, its upper left corner at (left, top) inches from the lower left."""
     columns, _ = legend_shape(names, width)
     w, h = figure.get_size_inches()
+    handles = swatches(names, colours)
+    # a legend fills its columns one after the other; numbers read better along the rows
+    rows = range(0, len(handles), columns)
     legend = figure.legend(
-        handles=swatches(names, colours),
+        handles=[handles[r + c] for c in range(columns) for r in rows if r + c < len(handles)],
         loc="upper left",
         bbox_to_anchor=(left / w, top / h),
         ncols=columns,

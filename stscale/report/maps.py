@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stscale.report.contents import Spots
-from stscale.report.drawing import DPI, WIDTH, Panel, add_legend, drawn, label, legend_shape
+from stscale.report.drawing import DPI, WIDTH, Panel, add_legend, drawn, label, labels, legend_shape
 from stscale.report.palette import COLOURS, LEFT_OUT, palette
 from stscale.report.raster import majority
 
@@ -71,6 +71,7 @@ def _figure(spots: Spots, shown: int, *, raster: bool) -> "Figure":
     frames = [_frame(spots.coordinates(i)) for i in range(shown)]
     aspect = [(high[1] - low[1]) / (high[0] - low[0]) for low, high, _ in frames]
     heights = [width * min(1.3, max(0.35, *aspect[row : row + across], 0.0)) for row in range(0, shown, across)]
+    titles = labels(spots.slices[:shown], int(width / 0.1) - 6)
     grey = bool((spots.domain < 0).any())
     names = [label(d, 12) for d in spots.domains] + ["left out"] * grey
     colours = palette(len(spots.domains)) + [LEFT_OUT] * grey
@@ -85,7 +86,7 @@ def _figure(spots: Spots, shown: int, *, raster: bool) -> "Figure":
         box = (start + column * (width + GAP), top - heights[row], width, heights[row])
         ax = figure.add_axes((box[0] / WIDTH, box[1] / total, box[2] / WIDTH, box[3] / total))
         _paint(ax, spots, i, (low, high, pitch), (width, heights[row]), raster=raster)
-        ax.set_title(f"{label(spots.slices[i], int(width / 0.1) - 6)} ({len(spots.rows(i)):,})", pad=4)
+        ax.set_title(f"{titles[i]} ({len(spots.rows(i)):,})", pad=4)
     add_legend(figure, names, colours, title="Domain", left=MARGIN, width=WIDTH - 2 * MARGIN, top=below + MARGIN)
     return figure
 
@@ -143,8 +144,8 @@ def _paint(ax: "Axes", spots: Spots, i: int, frame: Frame, inches: tuple[float, 
     else:
         points = min(40.0, max(0.6, 72 * scale * pitch))
         order = np.argsort(domain >= 0, kind="stable")  # spots left out lie below
-        ax.scatter(xy[order, 0], xy[order, 1], s=points**2, c=lookup[domain[order]], linewidths=0)
-    ax.set_aspect("equal", adjustable="box")
+        ax.scatter(xy[order, 0], xy[order, 1], s=points**2, c=lookup[domain[order]], linewidths=0, clip_on=False)
+    ax.set_aspect("equal", adjustable="box", anchor="N")
     ax.set(xlim=(low[0], high[0]), ylim=(high[1], low[1]))  # y down
     ax.set_axis_off()
 

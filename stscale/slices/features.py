@@ -232,7 +232,7 @@ def build_features(
             writer.append(rows)
             gram.add(rows.block.slice, rows.normalised)
         writer.close()
-        components = gram.components(config.n_pcs, center=config.center, seed=seed)
+        components = gram.components(config.n_pcs, center=config.center, scale=config.scale_genes, seed=seed)
         writer.write_components(components, workers=workers, scheduler=scheduler)
         writer.describe(ranked, notes=ranked.notes + components.notes)
     return FeatureStore.open(out)

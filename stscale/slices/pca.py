@@ -114,7 +114,9 @@ class Gram:
             product = by_column[:, :hi].T @ by_row[:, lo:hi]  # (hi, hi - lo): the upper triangle and a little more
             self._gram[:hi, lo:hi] += product.toarray(order="F")
 
-    def components(self, n_pcs: int, *, center: Literal["all", "slice"] = "all", seed: int = 0) -> Components:
+    def components(
+        self, n_pcs: int, *, center: Literal["all", "slice"] = "all", scale: bool = False, seed: int = 0
+    ) -> Components:
         """Principal components of all rows added. May be called once: the Gram matrix is used up.
 
         Parameters
@@ -124,6 +126,8 @@ class Gram:
         center
             ``"all"``: around the mean over all slices. ``"slice"``: around each slice's own mean, which
             takes out whatever shifts a slice as a whole (a linear batch correction, but also true differences).
+        scale
+            Divide each gene by its standard deviation around that mean first (PCA of the correlations).
         seed
             Start vector of the iteration for many genes; it does not show in the result beyond rounding.
 
@@ -148,7 +152,17 @@ class Gram:
         half = self._sums - 0.5 * self._n[:, None] * centre
         gram = dsyr2k(-1.0, half.T, centre.T, beta=1.0, c=self._gram, overwrite_c=1)
         del self._gram
+        inverse = np.ones(g)
+        if scale:
+            variance = np.diag(gram) / degrees
+            # a constant gene has no spread to divide by: it stays at 0; rounding leaves tiny variances there
+            varies = variance > 1e-12 * max(float(variance.max()), 1e-300)
+            inverse[varies] = 1.0 / np.sqrt(variance[varies])
+            inverse[~varies] = 0.0
+            gram *= inverse[:, None]
+            gram *= inverse[None, :]
         values, axes = _largest(gram, p, seed)
+        axes = axes * inverse
         return Components(
             axes=axes,
             variance=np.maximum(values, 0.0) / degrees,

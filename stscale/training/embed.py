@@ -81,9 +81,7 @@ def _mapped(
     return out
 
 
-def _block(
-    method: Method, i: int, inputs: Inputs, expander: Expander, lo: int, device: torch.device
-) -> torch.Tensor:
+def _block(method: Method, i: int, inputs: Inputs, expander: Expander, lo: int, device: torch.device) -> torch.Tensor:
     batch = expander.expand(np.arange(lo, min(lo + ROWS, inputs.n)))
     x = torch.from_numpy(inputs.rows(batch.nodes)).to(device)
     return method.layer(i, x, layer_edges(batch, device)[0])

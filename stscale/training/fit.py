@@ -30,6 +30,8 @@ class Task:
     ----------
     sampler, inputs
         Which spots meet, and their features.
+    targets
+        What is reconstructed; None: the input itself.
     group
         (n,) int32 slice of each spot.
     mask
@@ -44,6 +46,7 @@ class Task:
 
     sampler: Sampler
     inputs: Inputs
+    targets: Inputs | None
     group: NDArray[np.int32]
     mask: NDArray[np.bool_] | None
     seed: int
@@ -113,7 +116,7 @@ def fit(
         average.update(step)
         done = step + 1
         if done % config.log_every == 0 or done == total:
-            entry = {"step": float(done), "loss": float(loss), **{k: float(v) for k, v in terms.items()}}
+            entry = {"step": float(done), "loss": loss.item(), **{k: v.item() for k, v in terms.items()}}
             history.append(entry)
             rate = (time.perf_counter() - clock) / (done - start)
             report({**entry, "step": done, "total": total, "seconds_per_step": rate})
@@ -174,8 +177,13 @@ def _prepared(task: Task, step: int, total: int) -> Minibatch:
     generator = torch.Generator(device=task.device)
     generator.manual_seed(int(np.random.SeedSequence([task.seed, step]).generate_state(1, np.uint64)[0] >> 1))
     mask = None if task.mask is None else torch.from_numpy(task.mask[group]).to(task.device)
+    x = torch.from_numpy(task.inputs.rows(batch.nodes)).to(task.device)
+    target = x[: batch.n_seeds]
+    if task.targets is not None:
+        target = torch.from_numpy(task.targets.rows(batch.seeds)).to(task.device)
     return Minibatch(
-        x=torch.from_numpy(task.inputs.rows(batch.nodes)).to(task.device),
+        x=x,
+        target=target,
         edges=layer_edges(batch, task.device),
         group=torch.from_numpy(group.astype(np.int64)).to(task.device),
         mask=mask,
@@ -186,7 +194,7 @@ def _prepared(task: Task, step: int, total: int) -> Minibatch:
 
 
 def _diverged(step: int, terms: dict[str, Tensor]) -> str:
-    values = ", ".join(f"{name} {float(value):.4g}" for name, value in terms.items())
+    values = ", ".join(f"{name} {value.item():.4g}" for name, value in terms.items())
     return (
         f"the loss is not finite at step {step + 1} ({values}): lower train.lr, "
         "or look for spots with extreme values in the input; the last checkpoint is kept"

@@ -109,6 +109,21 @@ def pca_inputs(features: FeatureStore, graph: Graph, folder: Path, *, smooth: in
     return inputs
 
 
+def smoothed_targets(inputs: DenseInputs, graph: Graph, folder: Path, *, rounds: int) -> DenseInputs:
+    """Smooth the inputs and scale them by one number to mean square 1: what is reconstructed.
+
+    A spot's own noise cannot be predicted from its neighbours; its smoothed profile can.
+    """
+    out = inputs
+    for r in range(rounds):
+        out = smoothed(out, graph, folder / f"target-{r + 1}.f32")
+    total = sum(float(np.sum(np.square(out.array[lo : lo + ROWS], dtype=np.float64))) for lo in range(0, out.n, ROWS))
+    scale = np.float32(1.0 / np.sqrt(max(total / (out.n * out.width), 1e-12)))
+    for lo in range(0, out.n, ROWS):
+        out.array[lo : lo + ROWS] *= scale
+    return out
+
+
 def smoothed(inputs: DenseInputs, graph: Graph, path: Path) -> DenseInputs:
     """Replace each row by the mean over the spot and its neighbours, block by block."""
     from scipy.sparse import csr_matrix

@@ -1,0 +1,37 @@
+# `make demo` and `make test` do all the set-up on a fresh machine with Python 3.11+ and make.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: demo test lint check bench clean
+
+demo: $(READY)
+	rm -rf demo
+	$(BIN)/stscale simulate demo/slices --slices 4 --spots 2000 --genes 500 --seed 7
+	$(BIN)/stscale integrate demo/slices/*.zarr --domains 7 --out demo/run
+	$(BIN)/stscale metrics demo/run --labels domain
+	@echo "open demo/run/report.html"
+
+test: lint
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(READY)
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[cpu,bench]'
+	$(BIN)/python -m benchmarks.quality
+	$(BIN)/python -m benchmarks.telescope
+	$(BIN)/python -m benchmarks.foundation
+	$(BIN)/python -m benchmarks.readme
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[cpu,test]'
+	touch $(READY)
+
+clean:
+	rm -rf $(VENV) demo build *.egg-info

@@ -1,0 +1,34 @@
+"""Fixtures that several tests share."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Real tissue beside the checkout; tests that need it are skipped where it is missing."""
+    path = SHARED / "data"
+    if not path.is_dir():
+        pytest.skip("no real data beside the checkout")
+    return path
+
+
+@pytest.fixture(scope="session")
+def vectors() -> Callable[[str], dict[str, np.ndarray[Any, Any]]]:
+    """Naive float64 values of losses and metrics, by file name."""
+    folder = SHARED / "vectors"
+
+    def read(name: str) -> dict[str, np.ndarray[Any, Any]]:
+        path = folder / f"{name}.npz"
+        if not path.exists():
+            pytest.skip("no test vectors beside the checkout")
+        with np.load(path) as file:
+            return {k: file[k] for k in file.files}
+
+    return read
