@@ -1,5 +1,5 @@
 """`python -m stscale_cli`."""
 
-from stscale_cli.app import main
+from .app import main
 
 main()

@@ -5,7 +5,8 @@ import sys
 import typer
 
 from stscale.errors import StscaleError
-from stscale_cli import config, ingest, inspect, integrate, metrics, simulate
+
+from . import config, ingest, inspect, integrate, metrics, simulate
 
 app = typer.Typer(
     name="stscale",

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from stscale_cli.options import Debug, Setting, configured
+from .options import Debug, Setting, configured
 
 
 def config(

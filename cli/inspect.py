@@ -6,7 +6,8 @@ from typing import Annotated
 import typer
 
 from stscale.errors import InputError
-from stscale_cli.options import Debug
+
+from .options import Debug
 
 
 def inspect(

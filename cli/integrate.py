@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from stscale_cli.options import Debug, Quiet, Seed, Setting, Threads, configured
+from .options import Debug, Quiet, Seed, Setting, Threads, configured
 
 
 def integrate(
@@ -44,7 +44,8 @@ def integrate(
     )
     # only now the heavy imports: a wrong option is answered at once
     from stscale.pipeline import integrate as integrate_slices
-    from stscale_cli.progress import Display
+
+    from .progress import Display
 
     with Display(quiet=quiet) as display:
         result = integrate_slices(slices, out=out, config=run, fresh=fresh, observer=display)

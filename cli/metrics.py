@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from stscale_cli.options import Debug, Threads
+from .options import Debug, Threads
 
 
 def metrics(

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from stscale_cli.options import Debug, Quiet, Setting, Threads
+from .options import Debug, Quiet, Setting, Threads
 
 
 def simulate(
@@ -29,7 +29,8 @@ def simulate(
     from stscale.options import build
     from stscale.slices.simulate import simulate as simulate_slices
     from stscale.threads import available_cores
-    from stscale_cli.options import parsed_setting
+
+    from .options import parsed_setting
 
     values = {}
     for text in settings or []:

@@ -143,7 +143,7 @@ class Domains(Section):
         "shrunk", "of the mixture: one for all domains, or each domain's own shrunk towards it"
     )
     shrink: float = option(1.5, "weight of the common covariance, in mean domain sizes", above=0.0)
-    n_init: int = option(12, "starts of the mixture and of k-means; the best likelihood is kept", low=1)
+    n_init: int = option(60, "starts of the mixture and of k-means; the best likelihood is kept", low=1)
     n_components: int = option(
         20, "principal components of the latents given to the mixture; 0 takes the latents", low=0
     )

@@ -39,8 +39,8 @@ def evaluate(run: Path, labels: str | None = None) -> dict[str, dict[str, float]
     from stscale.analysis.labels import labelled
     from stscale.analysis.metrics import score
     from stscale.analysis.metrics_unsupervised import score_unsupervised
-    from stscale.graphs import spatial_graph
     from stscale.config import Graph
+    from stscale.graphs import spatial_graph
 
     if "write" not in read_manifest(run)["stages"]:
         raise InputError(f"{run} is not finished: it has no integrated.zarr yet; run the same command again")
@@ -48,9 +48,9 @@ def evaluate(run: Path, labels: str | None = None) -> dict[str, dict[str, float]
     obs = read_elem(root["obs"])
     group = obs[keys.SLICE].cat.codes.to_numpy().astype(np.int32)
     domains = obs[keys.DOMAIN].astype(object).to_numpy()
-    xy = root[f"obsm/{keys.SPATIAL}"][:]
+    xy = read_elem(root[f"obsm/{keys.SPATIAL}"])
     fit = obs[keys.DOMAIN].notna().to_numpy()
-    z = root[f"obsm/{keys.EMBEDDING}"][:]
+    z = read_elem(root[f"obsm/{keys.EMBEDDING}"])
     found = {"unsupervised": score_unsupervised(z[fit], group[fit], domains[fit], xy[fit])}
     if labels is not None:
         if labels not in obs:

@@ -13,6 +13,7 @@ from stscale.slices.collection import Collection
 from stscale.slices.features import FeatureStore
 
 ROWS = 8192
+PLAIN = {"shards": None}  # said outright, because anndata warns that its own default is about to change
 
 
 def output_rows(collection: Collection, features: FeatureStore) -> NDArray[np.int64]:
@@ -57,20 +58,20 @@ def write_integrated(
     domain = np.full(collection.n, -1, dtype=np.int32)
     domain[place] = labels
     obs = _obs(collection)
-    obs[keys.SLICE] = pd.Categorical.from_codes(
+    obs[keys.SLICE] = _categorical(
         np.repeat(np.arange(len(collection.stores)), np.diff(collection.offsets)),
         [s.name for s in collection.stores],
     )
-    obs[keys.DOMAIN] = pd.Categorical.from_codes(domain, [str(k) for k in range(int(labels.max()) + 1)])
+    obs[keys.DOMAIN] = _categorical(domain, [str(k) for k in range(int(labels.max()) + 1)])
     with atomic_path(path) as part:
         root = zarr.open_group(part, mode="w", zarr_format=3)
         root.attrs.update({"encoding-type": "anndata", "encoding-version": "0.1.0"})
-        write_elem(root, "obs", obs)
-        write_elem(root, "var", pd.DataFrame(index=pd.Index([], dtype=str)))
+        write_elem(root, "obs", obs, dataset_kwargs=PLAIN)
+        write_elem(root, "var", pd.DataFrame(index=pd.Index([], dtype=str)), dataset_kwargs=PLAIN)
         for name in ("layers", "varm", "obsp", "varp", "obsm"):
             write_elem(root, name, {})
-        write_elem(root, "uns", {"stscale": uns})
-        write_elem(root, f"obsm/{keys.SPATIAL}", _coordinates(collection))
+        write_elem(root, "uns", {"stscale": uns}, dataset_kwargs=PLAIN)
+        write_elem(root, f"obsm/{keys.SPATIAL}", _coordinates(collection), dataset_kwargs=PLAIN)
         _write_latents(root, latents, place, collection.n)
 
 
@@ -109,6 +110,10 @@ def _obs(collection: Collection) -> pd.DataFrame:
     return pd.DataFrame({c: _column([f.get(c) for f in frames], frames) for c in columns}, index=index)
 
 
+def _categorical(codes: NDArray[Any], names: list[Any]) -> pd.Categorical:
+    return pd.Categorical.from_codes(codes, names)  # type: ignore[call-overload]  # its stubs refuse int64 arrays
+
+
 def _column(parts: list[pd.Series | None], frames: list[pd.DataFrame]) -> Any:
     """Join one column over slices; a slice without it gets missing values, texts become categories."""
     given = [p for p in parts if p is not None]
@@ -120,7 +125,7 @@ def _column(parts: list[pd.Series | None], frames: list[pd.DataFrame]) -> Any:
             np.full(len(f), -1) if p is None else np.array([code.get(v, -1) for v in p.astype(object)], dtype=np.int64)
             for p, f in zip(parts, frames, strict=True)
         ]
-        return pd.Categorical.from_codes(np.concatenate(codes), levels)
+        return _categorical(np.concatenate(codes), levels)
     if len(given) < len(parts):
         parts = [pd.Series(np.full(len(f), np.nan)) if p is None else p for p, f in zip(parts, frames, strict=True)]
     return np.concatenate([np.asarray(p) for p in parts if p is not None])

@@ -49,6 +49,8 @@ class RunFolder:
         if fresh and self.existed:
             shutil.rmtree(path)
         path.mkdir(parents=True, exist_ok=True)
+        for part in path.rglob(".*.part"):  # what a killed process was writing
+            shutil.rmtree(part, ignore_errors=True)
         self.manifest: dict[str, Any] = {"stages": {}}
         if (path / MANIFEST).exists():
             self.manifest = read_manifest(path)
@@ -114,11 +116,14 @@ def read_manifest(path: Path) -> dict[str, Any]:
         When there is none or it is damaged.
     """
     try:
-        return json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise InputError(f"{path} is not a run folder: it has no {MANIFEST}") from error
     except json.JSONDecodeError as error:
         raise InputError(f"{path / MANIFEST} is damaged ({error}); use --fresh") from error
+    if not isinstance(manifest, dict) or not isinstance(manifest.get("stages"), dict):
+        raise InputError(f"{path / MANIFEST} is damaged (it lists no stages); use --fresh")
+    return manifest
 
 
 def _versions() -> dict[str, str]:

@@ -94,7 +94,7 @@ def fit_mixture(x: NDArray[np.floating], k: int, *, starts: int, seed: int, poli
     TiedMixture
         The best fit in which every component is the likeliest of at least one row (where there is one).
     """
-    n, d = x.shape
+    n, _d = x.shape
     if not 1 <= k <= n:
         raise InputError(f"a mixture of {k} components asked of {n} rows; expected 1 to {n}: lower k")
     centre = np.mean(x, axis=0, dtype=np.float64)

@@ -96,6 +96,8 @@ def feature_graph(x: NDArray[np.float32], k: int, *, seed: int = 0) -> Graph:
 
     n = len(x)
     k = min(k, n - 1)
+    if k < 1:
+        return from_pairs(n, np.empty(0, np.int64), np.empty(0, np.int64))
     near = search(x, x, k, metric="cosine", exclude_self=True, seed=seed).index
     return from_pairs(n, np.repeat(np.arange(n), k), near.ravel())
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -79,16 +80,18 @@ class Graph:
         StscaleError
             Naming the first invariant that does not hold.
         """
-        row = np.repeat(np.arange(self.n), self.degree())
         if self.indptr[0] != 0 or self.indptr[-1] != self.n_edges or (np.diff(self.indptr) < 0).any():
             raise StscaleError("graph rows are not monotone: the file is damaged, build the graph again")
         if self.n_edges and (self.indices.min() < 0 or self.indices.max() >= self.n):
             raise StscaleError(f"graph points outside its {self.n} nodes")
+        row = np.repeat(np.arange(self.n), self.degree())
         if (row == self.indices).any():
             raise StscaleError("graph holds self-loops; they are added with the weights, not stored")
         forward = row * self.n + self.indices
         if len(np.unique(forward)) != self.n_edges:
             raise StscaleError("graph holds repeated edges")
+        if (np.diff(forward) < 0).any():
+            raise StscaleError("graph rows are not in increasing order")
         if not np.array_equal(np.sort(forward), np.sort(self.indices.astype(np.int64) * self.n + row)):
             raise StscaleError("graph is not symmetric")
 
@@ -107,9 +110,9 @@ def load(path: Path) -> Graph:
         When the file is missing or holds no graph.
     """
     try:
-        with np.load(path) as file:
+        with path.open("rb") as raw, np.load(raw) as file:
             return Graph(indptr=file["indptr"], indices=file["indices"])
-    except (OSError, KeyError, ValueError) as error:
+    except (OSError, KeyError, ValueError, TypeError, EOFError, BadZipFile) as error:
         raise InputError(f"{path} holds no graph ({error}); build it again with --fresh") from error
 
 
@@ -126,7 +129,7 @@ def from_pairs(n: int, row: NDArray[np.integer], col: NDArray[np.integer]) -> Gr
     from scipy.sparse import coo_matrix
 
     keep = row != col
-    one = np.ones(int(keep.sum()), dtype=np.int8)
+    one = np.ones(int(keep.sum()), dtype=bool)  # repeats are joined by "or": counts of them could wrap around to 0
     half = coo_matrix((one, (row[keep], col[keep])), shape=(n, n)).tocsr()
     both = (half + half.T).tocsr()
     both.sort_indices()

@@ -63,12 +63,12 @@ def scale_matching(
                 terms.append((gap**2).mean(dim=0).sum())
     else:
         for own in np.unique(slice_of):
-            rows = np.flatnonzero(slice_of == own)
+            at = np.flatnonzero(slice_of == own)
             mine, others = np.flatnonzero(slice_at == own), np.flatnonzero(slice_at != own)
             if len(mine) and len(others):
-                here = torch.from_numpy(rows).to(z.device)
-                at_home = _mean_top_k(a[here], b, query[rows], candidates, mine, k)
-                abroad = _mean_top_k(a[here], b, query[rows], candidates, others, k)
+                here = torch.from_numpy(at).to(z.device)
+                at_home = _mean_top_k(a[here], b, query[at], candidates, mine, k)
+                abroad = _mean_top_k(a[here], b, query[at], candidates, others, k)
                 terms.append(((at_home - abroad) ** 2).sum() / len(z))
     return torch.stack(terms).sum() if terms else z.sum() * 0.0
 

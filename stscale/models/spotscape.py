@@ -1,4 +1,4 @@
-"""Spotscape: a siamese graph autoencoder trained by similarity telescope, reconstruction, prototypes, scale matching."""
+"""Spotscape: a siamese graph autoencoder with telescope, prototype and scale-matching terms."""
 
 import torch
 from torch import Tensor, nn
@@ -128,7 +128,8 @@ class Spotscape(Method):
             return telescope_block(z, z_prime)
         if self.config.scope == "batch":
             return telescope_gram(z, z_prime)
-        running = Grams(g=self.running_g, d=self.running_d, c=self.running_c)
+        # copies: the backward pass needs them as they were, and the buffers move on below
+        running = Grams(g=self.running_g.clone(), d=self.running_d.clone(), c=self.running_c.clone())
         value, own = telescope_global(z, z_prime, running)
         rate = max(RUNNING, 1 / (step + 1))  # a plain mean of the first batches, then a moving one
         with torch.no_grad():

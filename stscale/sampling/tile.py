@@ -39,7 +39,9 @@ class TileSampler:
         self.starts = np.concatenate(starts)
         self.stops = np.append(self.starts[1:], offsets[-1])
         self._slice = np.repeat(np.arange(len(starts), dtype=np.int32), [len(s) for s in starts])
-        self._cuts = even_cuts(len(self.starts), max(1, batch_size // tile))
+        # shorter last tiles: all tiles may be more than batch_size // tile of them
+        whole = batch_size >= offsets[-1]
+        self._cuts = even_cuts(len(self.starts), len(self.starts) if whole else max(1, batch_size // tile))
         self._expander = Expander(graph, hops)
         self._seed = seed
         self._epoch: tuple[int, NDArray[np.int64]] = (-1, np.empty(0, np.int64))

@@ -106,7 +106,10 @@ def fit(
         history = state["history"]
     clock = time.perf_counter()
     for batch, step in prefetched(lambda s: (_prepared(task, s, total), s), range(start, total), config.prefetch):
-        terms = method.terms(batch)
+        try:
+            terms = method.terms(batch)
+        except StscaleError as error:  # a search over latents that are not finite, for one
+            raise StscaleError(f"training stopped at step {step + 1}: {error}") from error
         loss = torch.stack([method.weights[name] * value for name, value in terms.items()]).sum()
         if not torch.isfinite(loss):
             raise StscaleError(_diverged(step, terms))

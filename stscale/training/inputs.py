@@ -40,8 +40,10 @@ class DenseInputs:
         self.n = n
         self.width = width
         path.parent.mkdir(parents=True, exist_ok=True)
-        mode = "r+" if path.exists() and path.stat().st_size == n * width * 4 else "w+"
-        self.array: NDArray[np.float32] = np.memmap(path, dtype=np.float32, mode=mode, shape=(n, width))
+        there = path.exists() and path.stat().st_size == n * width * 4
+        self.array: NDArray[np.float32] = np.memmap(
+            path, dtype=np.float32, mode="r+" if there else "w+", shape=(n, width)
+        )
 
     def rows(self, ids: NDArray[np.int64]) -> NDArray[np.float32]:
         """Gather rows in the order asked, (m, g) float32."""

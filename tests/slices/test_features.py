@@ -102,24 +102,28 @@ def test_values_equal_numpy(tmp_path, collection):
     assert store.mask().all()
 
 
+@pytest.mark.parametrize("scale", [False, True])
 @pytest.mark.parametrize("center", ["all", "slice"])
-def test_scores_equal_sklearn(tmp_path, center, collection):
+def test_scores_equal_sklearn(tmp_path, center, scale, collection):
     from sklearn.decomposition import PCA
 
     X = matrices()
-    store = build(tmp_path, collection, center=center)
+    store = build(tmp_path, collection, center=center, scale_genes=scale)
     normal = reference(X, np.searchsorted(gene_names(90), store.genes()))
     parts = np.split(normal, store.offsets()[1:-1])
     np.testing.assert_allclose(store.slice_mean(), [part.mean(axis=0) for part in parts], atol=1e-6)
     np.testing.assert_allclose(store.pca_mean(), normal.mean(axis=0), atol=1e-6)
     if center == "slice":
         normal = np.concatenate([part - part.mean(axis=0) for part in parts])
+    ddof = 3 if center == "slice" else 1
+    if scale:
+        deviation = np.sqrt(((normal - normal.mean(axis=0)) ** 2).sum(axis=0) / (len(normal) - ddof))
+        normal = (normal - normal.mean(axis=0)) / np.where(deviation > 0, deviation, 1.0)
     expected = PCA(6, svd_solver="full").fit_transform(normal)
     got = store.pca(0, store.n)
     sign = np.sign((got * expected).sum(axis=0))
     np.testing.assert_allclose(got * sign, expected, atol=1e-4 * np.abs(expected).max())
     assert store.pca_components().shape == (6, 40)
-    ddof = 3 if center == "slice" else 1
     np.testing.assert_allclose(store.pca_variance(), (expected**2).sum(axis=0) / (len(expected) - ddof), rtol=1e-5)
 
 

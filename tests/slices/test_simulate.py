@@ -199,9 +199,26 @@ def test_the_number_of_threads_changes_nothing(workers):
 
 
 def test_blocks_do_not_repeat_each_other():
-    plan, expression = build(2, 2 * BLOCK, 50, replace(PLAIN, domains=2, kind="layers"))
-    counts = dense(plan, expression, 2)
-    assert (counts[:BLOCK] != counts[BLOCK:]).mean() > 0.2
+    # all spots have the same means, so only the draws can tell the blocks apart
+    config = replace(PLAIN, library_sd=0.0, marker_fraction=0.0)
+    plan, expression = build(2, 2 * BLOCK, 50, config)
+    counts = dense(plan, replace(expression, gradient=np.zeros((2, 50))), 2)
+    assert (counts[:BLOCK] != counts[BLOCK:]).mean() > 0.5
+
+
+def test_every_row_of_the_store_has_the_means_of_its_own_spot(tmp_path):
+    # so deep and so even that counts are their means to a few per cent
+    config = replace(PLAIN, library=1e6, dispersion=1e6, empty_fraction=0.02, domains=5)
+    (path,) = simulate(tmp_path / "out", slices=1, spots=1500, genes=50, seed=11, config=config)
+    store = SliceStore.open(path)
+    plan, expression = build(11, 1500, 50, config)
+    shifted = expression.abundance * np.exp(plan.batch_log_effect)
+    share = (shifted / shifted.sum(axis=1, keepdims=True))[plan.domain]
+    mean = plan.depth[:, None] * share * np.exp(plan.fields @ expression.gradient)
+    counts = np.empty((1500, 50))
+    counts[store.input_row()] = store.counts(0, 1500).toarray()
+    assert (np.abs(counts - mean) <= 6 * np.sqrt(mean + mean**2 / 1e6)).all()
+    assert (store.totals() == 0).sum() == 30
 
 
 def test_one_gene_in_one_domain_has_the_moments_of_a_negative_binomial():

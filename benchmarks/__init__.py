@@ -1,0 +1,1 @@
+"""Benchmarks of stscale on real and simulated tissue; each writes one JSON file to `benchmarks/results`."""

@@ -1,0 +1,172 @@
+"""Render the result files as tables into README.md, between `<!-- NAME -->` and `<!-- /NAME -->`.
+
+`--check` changes nothing and exits 1 when README.md is not what would be rendered.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from benchmarks.child import REPOSITORY
+from benchmarks.data import RESULTS, read_results
+
+Results = dict[str, Any]
+NOT_YET = "Not measured yet: `make bench`."
+COLUMNS = {
+    "ari": ("ARI", 3),
+    "nmi": ("NMI", 3),
+    "clustering_accuracy": ("CA", 3),
+    "chaos": ("CHAOS ↓", 3),
+    "pas": ("PAS ↓", 3),
+    "ilisi": ("iLISI", 3),
+    "batch_asw": ("batch ASW", 3),
+    "seconds": ("seconds", 0),
+    "peak_rss_mib": ("peak RSS, MiB", 0),
+}
+
+
+def quality(results: Results) -> str:
+    """Render one table per tissue set."""
+    return "\n\n".join(_tissue(tissue) for tissue in results["sets"].values())
+
+
+def _tissue(tissue: Results) -> str:
+    heads = ["method", "seeds", *(title for title, _ in COLUMNS.values())]
+    rows = [[_named(r), str(len(r["seeds"])), *_cells(r["summary"])] for r in _measured(tissue)]
+    for figure in tissue["published"]:
+        values = [f"{figure[m]:.{digits}f}" if m in figure else "" for m, (_, digits) in COLUMNS.items()]
+        rows.append([f"{figure['title']} ({figure['kind']}: {figure['source']})", "", *values])
+    lines = [f"**{tissue['title']}**, K = {tissue['k']} given to every method; median (min–max) over seeds:", ""]
+    lines.append(_table(heads, rows))
+    lines += ["", "ARI of each labelled slice alone, median:", "", _slices(tissue)]
+    skipped = [f"{r['title']}: {r['skipped']}" for r in tissue["rows"].values() if "skipped" in r]
+    lines += ["", *(f"Skipped: {text}." for text in skipped)] if skipped else []
+    return "\n".join(lines)
+
+
+def _measured(tissue: Results) -> list[Results]:
+    return [r for r in tissue["rows"].values() if "summary" in r]
+
+
+def _named(row: Results) -> str:
+    return f"{row['title']} (smoke run, no measurement)" if row["smoke"] else row["title"]
+
+
+def _cells(summary: Results) -> list[str]:
+    return [_spread(summary[metric], digits) for metric, (_, digits) in COLUMNS.items()]
+
+
+def _slices(tissue: Results) -> str:
+    rows = _measured(tissue)
+    names = list(dict.fromkeys(name for r in rows for name in r["summary"]["slice_ari"]))
+    cells = [[_named(r), *(f"{r['summary']['slice_ari'][n]['median']:.3f}" for n in names)] for r in rows]
+    return _table(["method", *names], cells)
+
+
+def _spread(value: dict[str, float | None], digits: int) -> str:
+    median, low, high = (value[key] for key in ("median", "min", "max"))
+    if median is None:
+        return "–"
+    if low == high:
+        return f"{median:.{digits}f}"
+    return f"{median:.{digits}f} ({low:.{digits}f}–{high:.{digits}f})"
+
+
+def foundation(results: Results) -> str:
+    """Render targets and stages of the simulated run."""
+    size = results["settings"]
+    rows = [
+        [title, f"{part['measured']:.{digits}f}", f"{sign} {part['target']:g}", "yes" if part["met"] else "**no**"]
+        for part, title, digits, sign in (
+            (results["targets"]["seconds"], "seconds, simulate and integrate", 0, "≤"),
+            (results["targets"]["peak_rss_gb"], "peak RSS, GB", 2, "≤"),
+            (results["targets"]["domain_ari"], "domain ARI", 3, "≥"),
+        )
+    ]
+    metrics = results["metrics"]
+    rows.append(["domain NMI", f"{metrics['labels']['nmi']:.3f}", "", ""])
+    rows.append(["iLISI (0 … 1)", f"{metrics['unsupervised']['ilisi']:.3f}", "", ""])
+    stages = {"simulate": results["simulate"], **results["integrate"]["stages"]}
+    parts = ", ".join(f"{name} {stage['seconds']:.1f} s" for name, stage in stages.items())
+    shape = f"{size['slices']} slices × {size['spots']:,} spots × {size['genes']:,} genes".replace(",", " ")
+    head = f"{shape}, seed {size['seed']}, K = {size['domains']}, {_machine(results)}:"
+    return f"{head}\n\n{_table(['', 'measured', 'target', 'met'], rows)}\n\nStages: {parts}."
+
+
+def telescope(results: Results) -> str:
+    """Render both forms by size."""
+    heads = ["spots", "block, s", "gram, s", "block / gram", "block, MiB", "gram, MiB"]
+    heads += [f"{form} error, {what}" for what in ("value", "gradient") for form in ("block", "gram")]
+    rows = []
+    for entry in results["sizes"]:
+        block, gram = entry["block"], entry["gram"]
+        times = [f"{block['median']:.3g}", f"{gram['median']:.2g}", f"{entry['ratio']:.0f}"]
+        memory = [f"{form['peak_rss_mib']:.0f}" for form in (block, gram)]
+        apart = [f"{entry[f'{form}_error'][what]:.0e}" for what in ("value", "gradient") for form in ("block", "gram")]
+        rows.append([f"{entry['n']:,}".replace(",", " "), *times, *memory, *apart])
+    width = results["sizes"][0]["d"]
+    head = f"Value and gradient, d = {width}, float32, views 1e-3 apart, median of the repeats, {_machine(results)}; "
+    head += "errors are relative, against the block form in float64:"
+    return f"{head}\n\n{_table(heads, rows)}"
+
+
+def _machine(results: Results) -> str:
+    smoke = "smoke run, no measurement, " if results["smoke"] else ""
+    return f"{smoke}{results['environment']['threads']} threads, {results['environment']['date']}"
+
+
+def _table(heads: list[str], rows: list[list[str]]) -> str:
+    body = [heads, ["---"] * len(heads), *rows]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in body)
+
+
+SECTIONS: dict[str, Callable[[Results], str]] = {
+    "quality": quality,
+    "foundation": foundation,
+    "telescope": telescope,
+}
+
+
+def rendered(text: str, results: Path = RESULTS) -> str:
+    """Return the README's text with every section rendered anew.
+
+    Raises
+    ------
+    ValueError
+        When a marker is missing.
+    """
+    for name, render in SECTIONS.items():
+        start, end = f"<!-- {name} -->", f"<!-- /{name} -->"
+        if text.count(start) != 1 or text.count(end) != 1:
+            raise ValueError(f"README.md needs the markers {start} and {end}, once each")
+        found = read_results(results / f"{name}.json")
+        before, rest = text.split(start)
+        text = f"{before}{start}\n{render(found) if found else NOT_YET}\n{end}{rest.split(end)[1]}"
+    return text
+
+
+def main() -> int:
+    """Render, or check."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.readme", description=__doc__)
+    parser.add_argument("--check", action="store_true", help="exit 1 when README.md is not up to date")
+    parser.add_argument("--readme", type=Path, default=REPOSITORY / "README.md")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    given = parser.parse_args()
+    try:
+        old = given.readme.read_text(encoding="utf-8")
+        new = rendered(old, given.results)
+    except (OSError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    if given.check:
+        if old != new:
+            print("README.md is not up to date: python -m benchmarks.readme", file=sys.stderr)
+        return int(old != new)
+    given.readme.write_text(new, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,324 @@
+"""The stages of a run in order: what each needs, makes, and when it is reused."""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stscale import __version__
+from stscale import config as options
+from stscale.config import Run
+from stscale.errors import InputError
+from stscale.options import digest
+from stscale.rundir import RunFolder
+
+if TYPE_CHECKING:
+    import torch
+
+    from stscale.graphs import Graph
+    from stscale.models import Method
+    from stscale.slices.collection import Collection
+    from stscale.slices.features import FeatureStore
+
+Observer = Callable[[dict[str, Any]], None]
+
+
+class Integration:
+    """The stages of one run, in order; each is reused, resumed or done."""
+
+    def __init__(self, run: RunFolder, paths: list[Path], config: Run, observer: Observer) -> None:
+        self.run = run
+        self.paths = paths
+        self.config = config
+        self.observer = observer
+        self.digest = ""
+
+    def go(self) -> tuple["Collection", "FeatureStore", "NDArray[np.int32]"]:
+        """Do what is not done yet; return the slices, their features and the domain of each fit spot."""
+        collection = self.ingest()
+        self.run.file("config.toml").write_text(options.dump(self.config), encoding="utf-8")
+        features = self.features(collection)
+        graph = self.graph(features)
+        latents = self.train_and_embed(features, graph)
+        labels = self.domains(features, graph, latents)
+        self.write(collection, features, latents, labels)
+        shutil.rmtree(self.run.file("scratch"), ignore_errors=True)
+        self.report()
+        return collection, features, labels
+
+    def _chain(self, *parts: Any) -> str:
+        """Extend the digest: a stage depends on its own options and on all stages before it."""
+        self.digest = digest([self.digest, *parts])
+        return self.digest
+
+    def _tell(self, kind: str, **fields: Any) -> None:
+        self.run.event(kind, **fields)
+        self.observer({"event": kind, **fields})
+
+    def _skip(self, stage: str) -> None:
+        self.run.reuse(stage)
+        self.observer({"event": "stage", "stage": stage, "state": "reused"})
+
+    def ingest(self) -> "Collection":
+        """Bring every slice into a slice store, and check them as one collection."""
+        from stscale.fingerprint import fingerprint
+        from stscale.slices import Collection, SliceStore, ingest, is_store
+
+        inputs = [dict(zip(("bytes", "hash"), fingerprint(p), strict=True), path=str(p)) for p in self.paths]
+        hashes = [i["hash"] for i in inputs]
+        known = self.run.manifest.get("inputs")
+        if known and [i["hash"] for i in known] != hashes:
+            raise InputError(
+                f"{self.run.path} holds a run of other slices ({', '.join(Path(i['path']).name for i in known)}); "
+                "give another folder with -o, or --fresh to start over"
+            )
+        now = self._chain(__version__, hashes, asdict(self.config.ingest))
+        stores = [p if is_store(p) else self.run.file("slices", f"{_stem(p)}.zarr") for p in self.paths]
+        if len(set(stores)) < len(stores):
+            twice = next(s.stem for s in stores if stores.count(s) > 1)
+            raise InputError(f"two slices are called {twice!r}; rename one of the files")
+        if self.run.finished("ingest", now, *stores):
+            self._skip("ingest")
+        else:
+            self.observer({"event": "stage", "stage": "ingest", "state": "start"})
+            with self.run.stage("ingest", now) as found:
+                for source, store in zip(self.paths, stores, strict=True):
+                    if source != store:
+                        ingest(source, store, config=self.config.ingest)
+                    self._tell("ingested", slice=store.stem)
+                found["slices"] = len(stores)
+        self.run.manifest["inputs"] = inputs
+        pre = self.config.preprocess
+        collection = Collection.build(
+            [SliceStore.open(s) for s in stores], genes=pre.genes, min_shared=pre.min_shared_genes
+        )
+        collection.check_counts(lognormalized=pre.lognormalized)
+        self.run.save()
+        return collection
+
+    def features(self, collection: "Collection") -> "FeatureStore":
+        """Choose genes, normalise, compute principal components."""
+        from stscale.slices.features import FeatureStore, build_features
+        from stscale.threads import available_cores
+
+        path = self.run.file("features.zarr")
+        now = self._chain(asdict(self.config.preprocess), [s.name for s in collection.stores])
+        if self.run.finished("features", now, path):
+            self._skip("features")
+            return FeatureStore.open(path)
+        self.observer({"event": "stage", "stage": "features", "state": "start"})
+        with self.run.stage("features", now) as found:
+            workers = self.config.threads or available_cores()
+            features = build_features(
+                collection, path, config=self.config.preprocess, seed=self.config.seed, workers=workers
+            )
+            found.update(
+                spots=collection.n,
+                fit_spots=features.n,
+                genes_shared=len(collection.genes),
+                genes_used=features.g,
+                components=features.p,
+                left_out={n: len(features.left_out(i)) for i, n in enumerate(features.slice_names)},
+                shared_positions={s.name: s.shared_positions for s in collection.stores},
+                notes=list(features.notes),
+            )
+        for note in features.notes:
+            self._tell("note", text=note)
+        return features
+
+    def graph(self, features: "FeatureStore") -> "Graph":
+        """Build the spatial graph of every slice."""
+        from stscale.graphs import load, spatial_graph
+
+        path = self.run.file("graph.npz")
+        now = self._chain(asdict(self.config.graph))
+        if self.run.finished("graph", now, path):
+            self._skip("graph")
+            return load(path)
+        self.observer({"event": "stage", "stage": "graph", "state": "start"})
+        with self.run.stage("graph", now) as found:
+            graph = spatial_graph(features.xy(), features.offsets(), self.config.graph)
+            graph.save(path)
+            alone = int((graph.degree() == 0).sum())
+            found.update(edges=graph.n_edges // 2, mean_degree=graph.n_edges / graph.n, isolated=alone)
+        if alone:
+            self._tell("note", text=f"{alone} spots have no spatial neighbour")
+        return graph
+
+    def train_and_embed(self, features: "FeatureStore", graph: "Graph") -> NDArray[Any]:
+        """Train from the last checkpoint on, then embed every spot; (n_fit, d) float32 mapped from disk."""
+        c = self.config
+        if c.domains.k is not None and c.domains.k > features.n:
+            raise InputError(f"domains.k = {c.domains.k} is more than the {features.n} spots with counts; lower it")
+        sections = ("method", "seed", "sample", "spotscape", "train")
+        # the prototypes are sized by the expected domains
+        expected = c.spotscape.clusters or c.domains.k
+        now = self._chain(c.digest(*sections), expected)
+        latents = self.run.file("latents.npy")
+        if self.run.finished("train", now) and self.run.finished("embed", now, latents):
+            self._skip("train")
+            self._skip("embed")
+            return np.load(latents, mmap_mode="r")
+        return self._train(features, graph, now, latents)
+
+    def _train(self, features: "FeatureStore", graph: "Graph", now: str, latents: Path) -> NDArray[Any]:
+        import torch
+
+        from stscale.models import METHODS
+        from stscale.sampling import make_sampler
+        from stscale.training import (
+            Inputs,
+            SparseInputs,
+            Task,
+            checkpoint,
+            embed,
+            fit,
+            pca_inputs,
+            smoothed_targets,
+            total_steps,
+        )
+
+        c, run = self.config, self.run
+        device = pick_device(c.device)
+        scratch = run.file("scratch")
+        shutil.rmtree(scratch, ignore_errors=True)
+        targets = None
+        inputs: Inputs
+        if c.spotscape.input == "genes":
+            inputs = SparseInputs(features, scratch)
+        else:
+            inputs = pca_inputs(features, graph, scratch, smooth=c.spotscape.smooth)
+            if c.spotscape.target_smooth:
+                targets = smoothed_targets(inputs, graph, scratch, rounds=c.spotscape.target_smooth)
+        # one method, one seed: the initial weights are a function of the seed alone
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(c.seed)
+            method = METHODS[c.method](c, inputs.width, features.n_slices, features.n)
+        folder = run.file("checkpoints")
+        checkpoint.claim(folder, now)
+        sampler = make_sampler(graph, features.offsets(), c.sample, hops=method.n_layers, seed=c.seed)
+        masked = c.spotscape.input == "genes" and not features.mask().all()
+        task = Task(
+            sampler=sampler,
+            inputs=inputs,
+            targets=targets,
+            group=features.slice(),
+            mask=features.mask() if masked else None,
+            seed=c.seed,
+            device=device,
+            digest=now,
+        )
+        self.observer({"event": "stage", "stage": "train", "state": "start"})
+        with run.stage("train", now) as found:
+            steps = total_steps(c.train, sampler.batches_per_epoch)
+            found.update(steps=steps, epochs=steps / sampler.batches_per_epoch, device=str(device))
+            history = fit(method, task, c.train, folder, lambda e: self._tell("step", **e))
+            found["history"] = history
+        self.observer({"event": "stage", "stage": "embed", "state": "start"})
+        with run.stage("embed", now):
+            z = embed(method, inputs, graph, scratch, device=device)
+            self._save_latents(z.array, latents)
+            self._save_model(method, now)
+        return np.load(latents, mmap_mode="r")
+
+    def _save_latents(self, z: NDArray[Any], path: Path) -> None:
+        from stscale.atomic import atomic_path
+
+        with atomic_path(path) as part, part.open("wb") as file:
+            np.save(file, z)
+
+    def _save_model(self, method: "Method", now: str) -> None:
+        import torch
+
+        from stscale.atomic import atomic_path
+
+        with atomic_path(self.run.file("model.pt")) as part:
+            torch.save({"version": __version__, "digest": now, "state": method.state_dict()}, part)
+
+    def domains(self, features: "FeatureStore", graph: "Graph", latents: NDArray[Any]) -> NDArray[np.int32]:
+        """Find the domain of each fit spot, (n_fit,) int32."""
+        from stscale.analysis.domains import cluster, cluster_per_slice
+        from stscale.analysis.smoothing import smooth_labels
+
+        c = self.config.domains
+        path = self.run.file("domains.npy")
+        now = self._chain(asdict(c), self.config.seed)
+        if self.run.finished("domains", now, path):
+            self._skip("domains")
+            return np.load(path)
+        self.observer({"event": "stage", "stage": "domains", "state": "start"})
+        with self.run.stage("domains", now) as found:
+            if c.per_slice:
+                fits = cluster_per_slice(latents, features.slice(), c, seed=self.config.seed)
+                labels = _numbered(fits.labels, features.slice())
+            else:
+                one = cluster(latents, c, seed=self.config.seed)
+                labels = one.labels
+                found["curve"] = None if one.curve is None else _listed(asdict(one.curve))
+            if c.smooth_rounds:
+                labels = smooth_labels(labels, graph.indptr, graph.indices, c.smooth_rounds)
+            found["k"] = int(labels.max()) + 1
+            self._save_latents(labels, path)
+        return labels
+
+    def write(self, collection: "Collection", features: "FeatureStore", latents: NDArray[Any], labels: Any) -> None:
+        """Write integrated.zarr."""
+        from stscale.output import write_integrated
+
+        path = self.run.file("integrated.zarr")
+        now = self._chain("write")
+        if self.run.finished("write", now, path):
+            self._skip("write")
+            return
+        self.observer({"event": "stage", "stage": "write", "state": "start"})
+        with self.run.stage("write", now):
+            uns = {"version": __version__, "config": options.dump(self.config, meanings=False)}
+            write_integrated(path, collection, features, latents, labels, uns)
+
+    def report(self) -> None:
+        """Write report.html and its figures."""
+        from stscale.report import write_report
+
+        now = self._chain("report")
+        path = self.run.file("report.html")
+        if self.run.finished("report", now, path):
+            self._skip("report")
+            return
+        self.observer({"event": "stage", "stage": "report", "state": "start"})
+        with self.run.stage("report", now):
+            write_report(self.run.path)
+
+
+def _numbered(labels: NDArray[Any], group: NDArray[Any]) -> NDArray[np.int32]:
+    """Give the domains of each slice numbers of their own."""
+    _, found = np.unique(np.stack([group, labels]), axis=1, return_inverse=True)
+    return found.ravel().astype(np.int32)
+
+
+def _listed(values: dict[str, Any]) -> dict[str, Any]:
+    return {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in values.items()}
+
+
+def _stem(path: Path) -> str:
+    from stscale.slices.sources import slice_name
+
+    return slice_name(path)
+
+
+def pick_device(wanted: str) -> "torch.device":
+    """Turn auto | cpu | cuda into a device.
+
+    Raises
+    ------
+    InputError
+        When cuda is asked for and there is none.
+    """
+    import torch
+
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise InputError("--device cuda: torch sees no CUDA device; use --device cpu or install a CUDA build of torch")
+    return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
