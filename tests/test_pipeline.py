@@ -333,6 +333,8 @@ VARIANTS = {
     "delaunay": {"graph": {"kind": "delaunay"}},
     "radius": {"graph": {"kind": "radius", "radius": 150.0}},
     "neighbor": {"sample": {"kind": "neighbor", "fan_out": [4, 3], "batch_size": 100}},
+    "global": {"spotscape": {"scope": "global"}},
+    "bank": {"spotscape": {"bank": 512, "pairs": "pooled"}},
     "kmeans": {"domains": {"method": "kmeans"}},
     "leiden": {"domains": {"method": "leiden"}},
 }
@@ -344,7 +346,9 @@ def test_variants(copy, inputs, name):
     before = np.load(copy / "latents.npy"), np.load(copy / "domains.npy")
     done = stages(inputs, copy, TINY.replace(VARIANTS[name]))
     check_complete(copy, 350)
-    changed = {"graph": "graph", "sample": "train", "domains": "domains"}[next(iter(VARIANTS[name]))]
+    changed = {"graph": "graph", "sample": "train", "spotscape": "train", "domains": "domains"}[
+        next(iter(VARIANTS[name]))
+    ]
     assert done == {s: "reused" if STAGES.index(s) < STAGES.index(changed) else "start" for s in STAGES}
     same = np.array_equal(np.load(copy / "latents.npy"), before[0])
     assert same == (changed == "domains")  # the option reached the stage

@@ -98,7 +98,7 @@ def test_an_empty_folder_is_taken(tmp_path):
     assert read_manifest(tmp_path)["stages"] == {}
 
 
-@pytest.mark.parametrize("text", ['{"stages": {"gra', "", "not json"])
+@pytest.mark.parametrize("text", ['{"stages": {"gra', "", "not json", "[]", "{}", '{"stages": 3}'])
 def test_a_damaged_manifest_is_refused_and_fresh_helps(tmp_path, text):
     folder = RunFolder(tmp_path / "run")
     finish(folder, "graph", "d1")

@@ -111,7 +111,8 @@ class Spotscape(Method):
             out["scale"] = self._scale(z, z_prime, batch.group)
         if self.weights["prototypes"]:
             self.reservoir.push(z_prime, batch.group)
-            if batch.progress >= self.config.warmup:
+            # with a short warm-up the first batches may hold fewer latents than there are prototypes
+            if batch.progress >= self.config.warmup and len(self.reservoir) >= self.sizes[-1]:
                 out["prototypes"] = self._prototypes(z, z_prime, batch.step)
         return out
 

@@ -68,6 +68,8 @@ def load(path: Path, digest: str, device: torch.device) -> tuple[int, dict[str, 
         content = torch.load(path, map_location=device, weights_only=True)
     except Exception as error:  # torch raises many kinds for a damaged archive
         raise StscaleError(f"{path} is not a readable checkpoint ({type(error).__name__}); use --fresh") from error
+    if not isinstance(content, dict) or not {"format", "version", "digest", "step", "state"} <= content.keys():
+        raise StscaleError(f"{path} is not a checkpoint of stscale; use --fresh")
     if content["format"] != FORMAT or content["version"] != __version__:
         raise StscaleError(
             f"{path} was written by stscale {content['version']} (format {content['format']}); "

@@ -66,10 +66,26 @@ def test_float32_agrees_with_the_blocks_for_close_views() -> None:
         found[name] = value.item(), z.grad.double(), z_prime.grad.double()
     for other in ("block", "exact"):
         assert found["gram"][0] == pytest.approx(found[other][0], rel=1e-5)
-        for g, b in zip(found["gram"][1:], found[other][1:], strict=True):
-            assert (g - b).norm() <= 1e-4 * b.norm()
-    # not worse than the reference in the same precision
-    assert (found["gram"][1] - found["exact"][1]).norm() <= 2 * (found["block"][1] - found["exact"][1]).norm()
+    # the blocks subtract normalised rows, whose rounding is 1e-4 of the difference: float64 is the oracle here
+    for i in (1, 2):
+        assert (found["gram"][i] - found["exact"][i]).norm() <= 1e-5 * found["exact"][i].norm()
+        assert (found["block"][i] - found["exact"][i]).norm() <= 3e-4 * found["exact"][i].norm()
+
+
+def test_rows_of_very_different_length_do_not_cancel() -> None:
+    z, z_prime = (v.float() for v in views(40, 6))
+    z[3] = 0.0
+    z[5] *= 1e-4
+    z_prime[7] *= 1e5
+    z_prime[9] = 0.0
+    z[9] = 0.0
+    fast, exact = (
+        [v.to(dtype, copy=True).requires_grad_() for v in (z, z_prime)] for dtype in (torch.float32, torch.float64)
+    )
+    value, truth = telescope_gram(*fast), telescope_block(*exact)
+    assert value.item() == pytest.approx(truth.item(), rel=1e-5)
+    value.backward()
+    assert all(torch.isfinite(v.grad).all() for v in fast)
 
 
 def test_equal_views_cost_nothing() -> None:

@@ -246,3 +246,10 @@ def test_claiming_a_folder_removes_the_checkpoints_of_others(tmp_path: Path) -> 
 def test_epochs_replace_steps() -> None:
     assert total_steps(Train(steps=7), 9) == 7
     assert total_steps(Train(steps=7, epochs=3), 9) == 27
+
+
+def test_a_torch_file_of_something_else_is_refused(task: Task, tmp_path: Path) -> None:
+    (tmp_path / "c").mkdir()
+    torch.save([1, 2], tmp_path / "c" / "step-0000010.pt")
+    with pytest.raises(StscaleError, match="not a checkpoint of stscale"):
+        run(network(), task, tmp_path / "c")
