@@ -18,10 +18,11 @@ FLOORS = {
     4: ("training",),
     5: ("alignment", "analysis"),
     6: ("output", "evaluation", "report"),
-    7: ("stages", "pipeline"),
+    7: ("stages",),
+    8: ("pipeline",),
 }
 FLOOR = {room: floor for floor, rooms in FLOORS.items() for room in rooms}
-CLI = 8
+CLI = 9
 HEAVY = ("torch", "torch_geometric", "faiss", "scanpy", "anndata", "dask", "zarr", "sklearn", "matplotlib", "pandas")
 FILES = sorted([*(ROOT / "stscale").rglob("*.py"), *(ROOT / "cli").rglob("*.py")])
 

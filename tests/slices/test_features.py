@@ -51,7 +51,7 @@ def collection(tmp_path_factory):
 
 
 def build(folder, collection, *, name="features.zarr", workers=2, seed=0, **options):
-    options = {"n_hvg": 40, "n_pcs": 6} | options
+    options = {"n_hvg": 40, "n_pcs": 6, "center": "all", "scale_genes": False} | options
     return build_features(collection, folder / name, config=Preprocess(**options), seed=seed, workers=workers)
 
 
