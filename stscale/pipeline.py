@@ -75,8 +75,8 @@ def integrate(
     Raises
     ------
     StscaleError
-        For bad input or settings, in one line. A folder that this call made and that holds no finished stage is
-        removed.
+        For bad input or settings, in one line. A folder that this call made is removed again unless its features
+        were finished.
     """
     from stscale.threads import set_threads
 
@@ -88,6 +88,10 @@ def integrate(
     run = RunFolder(Path(out), fresh=fresh)
     try:
         collection, features, labels = Integration(run, paths, config, observer or (lambda event: None)).go()
+    except InputError:
+        # slices that cannot be integrated leave nothing behind, not even their stores
+        run.discard_if_new(before="features")
+        raise
     except BaseException:
         run.discard_if_new()
         raise

@@ -101,9 +101,16 @@ class RunFolder:
         with atomic_path(self.file(MANIFEST)) as part:
             part.write_text(json.dumps(self.manifest, indent=2, default=str) + "\n", encoding="utf-8")
 
-    def discard_if_new(self) -> None:
-        """Remove the folder when this run made it and no stage was finished: nothing in it is worth keeping."""
-        if not self.existed and not self.manifest["stages"]:
+    def discard_if_new(self, before: str | None = None) -> None:
+        """Remove the folder when this run made it and nothing in it is worth keeping.
+
+        Parameters
+        ----------
+        before
+            A stage: what came before it is not worth keeping either. None: any finished stage is.
+        """
+        finished = self.manifest["stages"]
+        if not self.existed and (not finished or (before is not None and before not in finished)):
             shutil.rmtree(self.path, ignore_errors=True)
 
 

@@ -140,3 +140,18 @@ def test_a_folder_that_was_there_before_is_kept(tmp_path):
     (tmp_path / "run").mkdir()
     RunFolder(tmp_path / "run").discard_if_new()
     assert (tmp_path / "run").exists()
+
+
+def test_discard_before_a_stage(tmp_path):
+    refused, kept = RunFolder(tmp_path / "refused"), RunFolder(tmp_path / "kept")
+    finish(refused, "ingest", "d1")
+    finish(kept, "ingest", "d1")
+    finish(kept, "features", "d2")
+    for folder in (refused, kept):
+        folder.discard_if_new(before="features")
+    assert not refused.path.exists()
+    assert kept.path.exists()
+    again = RunFolder(tmp_path / "kept")  # it was there before this run
+    again.manifest["stages"].clear()
+    again.discard_if_new(before="features")
+    assert again.path.exists()
