@@ -259,6 +259,10 @@ class Integration:
                 one = cluster(latents, c, seed=self.config.seed)
                 labels = one.labels
                 found["curve"] = None if one.curve is None else _listed(asdict(one.curve))
+                # k-means and Leiden have no such state
+                found["converged"] = bool(getattr(one.predictor.assigner, "converged", True))
+                if not found["converged"]:
+                    self._tell("note", text="the mixture had not converged when its iterations ran out")
             if c.smooth_rounds:
                 labels = smooth_labels(labels, graph.indptr, graph.indices, c.smooth_rounds)
             found["k"] = int(labels.max()) + 1

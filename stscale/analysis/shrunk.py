@@ -12,7 +12,7 @@ tied mixture, 0 the unrestricted one.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -134,13 +134,7 @@ def fit_shrunk(x: NDArray[np.floating], k: int, *, shrink: float, starts: int, s
     fits.sort(key=lambda found: -found.objective)
     full = [found for found in fits if len(np.unique(found.predict(rows))) == k]
     chosen = (full or fits)[0]
-    return ShrunkMixture(
-        weights=chosen.weights,
-        means=chosen.means + centre,
-        factors=chosen.factors,
-        objective=chosen.objective,
-        converged=chosen.converged,
-    )
+    return replace(chosen, means=chosen.means + centre)
 
 
 class _Fit:
@@ -154,8 +148,8 @@ class _Fit:
 
     def climb(self, start: ShrunkMixture, iterations: int, tolerance: float) -> ShrunkMixture:
         """Make at most `iterations` steps; stop when the objective grows by less than `tolerance`."""
-        current, previous, converged = start, -np.inf, False
-        best = start
+        current, previous = start, -np.inf
+        scored = start
         for _ in range(iterations):
             score = current.log_density(self.rows)
             top = score.max(axis=1, keepdims=True)
@@ -166,25 +160,12 @@ class _Fit:
             # the penalty of the parameters that gave this likelihood needs the common covariance of this step
             weights, means, factors, common = self._maximise(score)
             objective = loglik - self._penalty(current.factors, common)
-            best = ShrunkMixture(
-                weights=current.weights,
-                means=current.means,
-                factors=current.factors,
-                objective=objective,
-                converged=False,
-            )
-            if abs(objective - previous) < tolerance:
-                converged = True
+            scored = replace(current, objective=objective, converged=abs(objective - previous) < tolerance)
+            if scored.converged:
                 break
             previous = objective
-            current = ShrunkMixture(weights=weights, means=means, factors=factors, objective=objective, converged=False)
-        return ShrunkMixture(
-            weights=best.weights,
-            means=best.means,
-            factors=best.factors,
-            objective=best.objective,
-            converged=converged,
-        )
+            current = replace(current, weights=weights, means=means, factors=factors)
+        return scored
 
     def _maximise(self, resp: Floats) -> tuple[Floats, Floats, Floats, Floats]:
         mass = resp.sum(axis=0) + 10 * np.finfo(np.float64).eps  # an empty component keeps finite means

@@ -20,7 +20,7 @@ from stscale.models.layers import ConvBlock, Decoder, drop_features
 from stscale.models.memory import LatentRing
 from stscale.models.method import Method, Minibatch
 
-# Weight of a new batch in the running Grams and the running mean of the latents.
+# Weight of a new batch in the running Grams.
 RUNNING = 0.1
 
 
@@ -50,7 +50,6 @@ class Spotscape(Method):
     running_g: Tensor
     running_d: Tensor
     running_c: Tensor
-    running_mean: Tensor
     n_layers = 2
 
     def __init__(self, n_features: int, n_slices: int, clusters: int, config: SpotscapeConfig, seed: int) -> None:
@@ -78,7 +77,6 @@ class Spotscape(Method):
             self.decoder = Decoder(c.latent, c.hidden, n_features, momentum=momentum)
         for name in ("running_g", "running_d", "running_c"):
             self.register_buffer(name, torch.zeros(c.latent, c.latent))
-        self.register_buffer("running_mean", torch.zeros(c.latent))
         self.sizes = granularity_sizes(clusters, c.granularities)
         for t, size in enumerate(self.sizes):
             self.register_buffer(f"centroids_{t}", torch.zeros(size, c.latent))
@@ -120,8 +118,6 @@ class Spotscape(Method):
         if not self.config.center:
             return z, z_prime
         mean = (z.mean(dim=0) + z_prime.mean(dim=0)) / 2
-        with torch.no_grad():
-            self.running_mean.lerp_(mean, RUNNING)
         return z - mean, z_prime - mean
 
     def _telescope(self, z: Tensor, z_prime: Tensor, step: int) -> Tensor:
