@@ -1,0 +1,177 @@
+"""The options of each stage, one section per stage, each with its default and meaning."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from stscale.errors import InputError
+from stscale.options import Section, option
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ingest(Section):
+    """Slices as they come → slice stores."""
+
+    tile: int = option(64, "spots per tile; a chunk is a whole number of tiles", low=1)
+    chunk: int = option(8192, "rows written and read at a time", low=1)
+    memory_mb: int = option(256, "memory for sorting the counts of one slice, MiB", low=16)
+
+    def check(self) -> None:
+        """Refuse chunks that cut a tile."""
+        if self.chunk % self.tile:
+            raise InputError(
+                f"ingest.chunk = {self.chunk} is not a multiple of ingest.tile = {self.tile}; "
+                f"use {max(1, self.chunk // self.tile) * self.tile}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preprocess(Section):
+    """Counts → features.zarr."""
+
+    genes: Literal["intersection", "union"] = option(
+        "intersection", "genes of the vocabulary: shared by all slices, or of any slice (absent ones masked)"
+    )
+    n_hvg: int = option(5000, "highly variable genes kept (seurat_v3 ranks across slices)", low=1)
+    hvg_span: float = option(0.3, "span of the loess of variance on mean", above=0.0, high=1.0)
+    min_shared_genes: int = option(50, "fewer shared genes than this is an error", low=1)
+    target_sum: float = option(1e4, "counts per spot after library-size normalisation", above=0.0)
+    lognormalized: bool = option(False, "the input is already log-normalised; refused unless said")
+    n_pcs: int = option(50, "principal components of the normalised genes", low=1)
+    scale_genes: bool = option(True, "PCA of genes scaled to unit variance")
+    center: Literal["all", "slice"] = option("slice", "PCA around each slice's own mean, or around the common one")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Graph(Section):
+    """Spatial graph of each slice; no edge joins two slices."""
+
+    kind: Literal["knn", "radius", "delaunay"] = option("knn", "rule that joins spots")
+    k: int = option(6, "neighbours of a spot (knn)", low=1)
+    radius: float | None = option(None, "largest distance, in the units of the coordinates (radius)", above=0.0)
+    max_length: float = option(3.0, "longest Delaunay edge, in median edge lengths", above=1.0)
+
+    def check(self) -> None:
+        """Refuse a radius graph without a radius, and a radius nobody reads."""
+        if self.kind == "radius" and self.radius is None:
+            raise InputError("graph.kind = 'radius' needs graph.radius, in the units of obsm['spatial']")
+        if self.kind != "radius" and self.radius is not None:
+            raise InputError(f"graph.radius = {self.radius} has no effect with graph.kind = {self.kind!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample(Section):
+    """Minibatches."""
+
+    kind: Literal["tile", "neighbor"] = option(
+        "tile", "compact tiles with their exact halo, or random seeds with a fan-out per hop"
+    )
+    batch_size: int = option(2048, "seeds of a minibatch; n or more means full batch", low=2)
+    tile: int = option(64, "seeds per tile", low=1)
+    fan_out: tuple[int, ...] = option((10, 5), "neighbours drawn per hop (neighbor); -1 takes all", low=-1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spotscape(Section):
+    """The Spotscape network and its four terms."""
+
+    input: Literal["pca", "genes"] = option("pca", "what the network sees and reconstructs")
+    smooth: int = option(0, "rounds of neighbourhood averaging of the input before the network", low=0)
+    hidden: int = option(256, "width of the hidden layer", low=1)
+    latent: int = option(64, "width d of the embedding", low=2)
+    activation: Literal["linear", "relu"] = option("linear", "of the latent layer (the paper: relu after BatchNorm)")
+    center: bool = option(True, "subtract the batch mean of the latents before every cosine")
+    norm_momentum: float = option(0.1, "BatchNorm momentum; statistics are measured anew before inference", above=0.0)
+    decoder: Literal["linear", "mlp"] = option("linear", "latents → reconstruction")
+    target_smooth: int = option(2, "rounds of neighbourhood averaging of what is reconstructed (pca)", low=0)
+    drop_edge: float = option(0.2, "share of edges dropped in a view", low=0.0, high=0.95)
+    drop_feature: float = option(0.1, "share of input columns dropped in a view", low=0.0, high=0.95)
+    telescope: Literal["gram", "block"] = option("gram", "linear-cost form, or the quadratic reference")
+    scope: Literal["batch", "global"] = option("batch", "telescope over the batch, or over running Grams of all spots")
+    pairs: Literal["all", "pooled"] = option(
+        "all", "scale matching per ordered pair of slices, or own against the rest"
+    )
+    pair_mean: bool = option(True, "divide scale matching by the number of ordered pairs; the paper sums over them")
+    scale_k: int = option(5, "similarities averaged in scale matching", low=1)
+    bank: int = option(0, "recent latents kept for scale matching; 0 uses the batch's own seeds", low=0)
+    tau: float = option(0.75, "temperature of the prototypes", above=0.0)
+    granularities: tuple[float, ...] = option((1.0, 1.5, 2.0), "prototypes, in multiples of the domains", above=0.0)
+    clusters: int | None = option(None, "expected domains of the prototypes; default: domains.k, else 10", low=2)
+    warmup: float = option(0.5, "share of training before the prototypes join", low=0.0, high=1.0)
+    refresh: int = option(50, "steps between two k-means of the prototypes", low=1)
+    reservoir: int = option(16384, "latents kept for that k-means", low=64)
+    w_telescope: float = option(1.0, "weight of the similarity telescope", low=0.0)
+    w_reconstruction: float = option(1.0, "weight of the reconstruction", low=0.0)
+    w_prototypes: float = option(0.01, "weight of the prototypes (several slices only)", low=0.0)
+    w_scale: float = option(0.9, "weight of similarity-scale matching (several slices only)", low=0.0)
+
+    def check(self) -> None:
+        """Refuse a network without any term to train it, and a reference that has no global form."""
+        if self.telescope == "block" and self.scope == "global":
+            raise InputError("spotscape.telescope = 'block' has no global scope; use telescope = 'gram'")
+        if not any((self.w_telescope, self.w_reconstruction, self.w_prototypes, self.w_scale)):
+            raise InputError("all weights of [spotscape] are 0: nothing would train")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train(Section):
+    """The training loop."""
+
+    steps: int = option(300, "optimiser steps; the budget does not grow with the number of spots", low=1)
+    epochs: int | None = option(None, "passes over all spots; replaces steps", low=1)
+    lr: float = option(1e-3, "learning rate of Adam", above=0.0)
+    weight_decay: float = option(1e-4, "weight decay of Adam", low=0.0)
+    average: float = option(
+        0.0, "last share of training whose weights are averaged; 0 keeps the last", low=0.0, high=1.0
+    )
+    checkpoint_every: int = option(100, "steps between checkpoints", low=1)
+    log_every: int = option(10, "steps between lines in events.jsonl", low=1)
+    prefetch: int = option(2, "batches prepared ahead by a thread; 0 prepares them in the loop", low=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Domains(Section):
+    """Latents → domains."""
+
+    method: Literal["gmm", "kmeans", "leiden"] = option("gmm", "tied-covariance Gaussian mixture, k-means or Leiden")
+    k: int | None = option(None, "number of domains; estimated by BIC when not given", low=1)
+    k_min: int = option(2, "smallest K tried by the estimate", low=1)
+    k_max: int = option(15, "largest K tried by the estimate", low=1)
+    covariance: Literal["tied", "shrunk"] = option(
+        "shrunk", "of the mixture: one for all domains, or each domain's own shrunk towards it"
+    )
+    shrink: float = option(1.5, "weight of the common covariance, in mean domain sizes", above=0.0)
+    n_init: int = option(60, "starts of the mixture and of k-means; the best likelihood is kept", low=1)
+    n_components: int = option(
+        20, "principal components of the latents given to the mixture; 0 takes the latents", low=0
+    )
+    l2_normalize: bool = option(False, "scale centred latents to length 1 first")
+    max_fit: int = option(100_000, "spots the fit sees; the rest is predicted", low=10)
+    resolution: float = option(1.0, "of Leiden, when K is not given", above=0.0)
+    per_slice: bool = option(False, "fit each slice alone instead of all jointly")
+    smooth_rounds: int = option(0, "rounds of majority vote over spatial neighbours", low=0)
+
+    def check(self) -> None:
+        """Refuse an empty range of K."""
+        if self.k_min > self.k_max:
+            raise InputError(f"domains.k_min = {self.k_min} is above domains.k_max = {self.k_max}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Simulate(Section):
+    """Tissues with known domains, batch effects and transforms."""
+
+    kind: Literal["layers", "patches", "mixed"] = option("mixed", "geometry of the domains")
+    domains: int = option(7, "number of domains", low=2, high=26)
+    batch_effect: float = option(0.3, "sd of the log gene-wise effect of a slice", low=0.0)
+    library: float = option(600.0, "median counts of a spot", above=0.0)
+    library_sd: float = option(0.4, "log sd of the counts of a spot", low=0.0)
+    dispersion: float = option(10.0, "theta of the negative binomial; larger is closer to Poisson", above=0.0)
+    marker_fraction: float = option(0.15, "share of genes that mark a domain", low=0.0, high=1.0)
+    marker_lfc: float = option(1.0, "natural-log fold change of a marker", low=0.0)
+    rotation: float = option(180.0, "largest rotation of a slice, degrees", low=0.0, high=180.0)
+    shift: float = option(0.2, "largest shift of a slice, in tissue extents", low=0.0)
+    scale: float = option(0.0, "largest log scale of a slice", low=0.0)
+    warp: float = option(0.0, "amplitude of a smooth warp, in tissue extents", low=0.0, high=0.2)
+    overlap: float = option(1.0, "share of the tissue that adjacent slices share", above=0.0, high=1.0)
+    empty_fraction: float = option(0.0, "share of spots without a count", low=0.0, high=0.5)
+    pitch_um: float = option(100.0, "distance between spots, µm", above=0.0)
