@@ -92,6 +92,7 @@ class Spotscape(Section):
     )
     pair_mean: bool = option(True, "divide scale matching by the number of ordered pairs; the paper sums over them")
     scale_k: int = option(5, "similarities averaged in scale matching", low=1)
+    scale_every: int = option(1, "one in this many seeds is matched, another one every step", low=1)
     bank: int = option(0, "recent latents kept for scale matching; 0 uses the batch's own seeds", low=0)
     tau: float = option(0.75, "temperature of the prototypes", above=0.0)
     granularities: tuple[float, ...] = option((1.0, 1.5, 2.0), "prototypes, in multiples of the domains", above=0.0)
@@ -125,6 +126,9 @@ class Train(Section):
     )
     checkpoint_every: int = option(100, "steps between checkpoints", low=1)
     log_every: int = option(10, "steps between lines in events.jsonl", low=1)
+    precision: Literal["float32", "tf32", "bf16"] = option(
+        "float32", "of the network's products; tf32 (GPU) also in the terms, bf16 leaves the terms in float32"
+    )
     prefetch: int = option(2, "batches prepared ahead by a thread; 0 prepares them in the loop", low=0)
 
 

@@ -1,12 +1,12 @@
 """Similarity-scale matching: a spot should find equally similar spots in its own slice and in every other."""
 
-from typing import Literal
+from typing import Any, Literal
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.functional import normalize
+from torch.nn.functional import embedding_bag, normalize
+
+from stscale.graphs.nearest import nearest
 
 
 def scale_matching(
@@ -17,6 +17,7 @@ def scale_matching(
     *,
     k: int,
     pairs: Literal["all", "pooled"] = "all",
+    counts: Tensor | None = None,
 ) -> Tensor:
     """Return the squared difference of mean top-k similarities, own slice against others.
 
@@ -24,7 +25,7 @@ def scale_matching(
     (mean top-k cos(ẑ_i, ẑ'_{slice c}) − mean top-k cos(ẑ_i, ẑ'_{slice j}))²: averaged over the spots i of c and
     summed over the ordered pairs (c, j) with `pairs="all"`; with "pooled", own slice against all others at once,
     averaged over all i (linear in the number of slices). The indices of the top k are searched without gradient
-    (FAISS, one search per slice, so that a masked pair can never win), the values are recomputed with gradient.
+    (FAISS, one search per slice, so that a masked pair can never win), the values are computed with gradient.
 
     Parameters
     ----------
@@ -40,6 +41,9 @@ def scale_matching(
         Similarities averaged; all of a slice where it has fewer candidates.
     pairs
         "all" ordered pairs of slices or "pooled".
+    counts
+        (s,) seeds of each slice that the means are over; default: those given. Larger counts make the value a
+        part of that of more seeds: the parts of disjoint sets of seeds add up to it.
 
     Returns
     -------
@@ -47,47 +51,77 @@ def scale_matching(
         Scalar; 0 where fewer than two slices have candidates.
     """
     a, b = normalize(z, dim=1), normalize(base, dim=1)
-    query, candidates = _numpy(a), _numpy(b)
-    slice_of, slice_at = group.cpu().numpy(), base_group.cpu().numpy()
-    present = np.unique(slice_at)
-    terms = []
-    if pairs == "all":
-        # (b, s) mean top-k similarity of every seed to every slice
-        table = torch.stack(
-            [_mean_top_k(a, b, query, candidates, np.flatnonzero(slice_at == j), k) for j in present], dim=1
-        )
-        for c, own in enumerate(present):
-            rows = torch.from_numpy(np.flatnonzero(slice_of == own)).to(z.device)
-            if len(rows) and len(present) > 1:
-                gap = table[rows, c, None] - table[rows]
-                terms.append((gap**2).mean(dim=0).sum())
-    else:
-        for own in np.unique(slice_of):
-            at = np.flatnonzero(slice_of == own)
-            mine, others = np.flatnonzero(slice_at == own), np.flatnonzero(slice_at != own)
-            if len(mine) and len(others):
-                here = torch.from_numpy(at).to(z.device)
-                at_home = _mean_top_k(a[here], b, query[at], candidates, mine, k)
-                abroad = _mean_top_k(a[here], b, query[at], candidates, others, k)
-                terms.append(((at_home - abroad) ** 2).sum() / len(z))
-    return torch.stack(terms).sum() if terms else z.sum() * 0.0
+    s = int(max(group.max(), base_group.max())) + 1
+    seeds = torch.bincount(group, minlength=s) if counts is None else counts.to(group.device)
+    order = torch.argsort(base_group, stable=True)
+    sizes = torch.bincount(base_group, minlength=s).tolist()
+    if sum(size > 0 for size in sizes) < 2:
+        return z.sum() * 0.0
+    members = torch.split(order, sizes)
+    if pairs == "pooled":
+        return _pooled(a, b, group, members, k) / seeds.sum()
+    present = [j for j in range(s) if sizes[j]]
+    table = _mean_top_k(a, b, [members[j] for j in present], k)  # (b, s)
+    place = torch.full((s,), -1, device=z.device)
+    place[present] = torch.arange(len(present), device=z.device)
+    column = place[group]
+    home = column >= 0  # a seed whose own slice has no candidate has nothing to match
+    gap = (table.gather(1, column.clamp(min=0)[:, None]) - table) * home[:, None]
+    return ((gap**2).sum(dim=1) / seeds[group]).sum()
 
 
-def _mean_top_k(
-    a: Tensor,
-    b: Tensor,
-    query: NDArray[np.float32],
-    candidates: NDArray[np.float32],
-    members: NDArray[np.int64],
-    k: int,
-) -> Tensor:
-    from stscale.graphs.neighbors import search
-
-    k = min(k, len(members))
-    near = search(candidates[members], query, k, metric="ip", index="flat").index
-    chosen = torch.from_numpy(members[near]).to(a.device)  # (q, k)
-    return (a[:, None, :] * b[chosen]).sum(dim=2).mean(dim=1)
+def _pooled(a: Tensor, b: Tensor, group: Tensor, members: tuple[Tensor, ...], k: int) -> Tensor:
+    """Sum over seeds of (mean top-k at home − mean top-k in all other slices)²."""
+    value = a.sum() * 0.0
+    for own in torch.unique(group).tolist():
+        others = [m for j, m in enumerate(members) if j != own]
+        if len(members[own]) and sum(map(len, others)):
+            here = (group == own).nonzero().ravel()
+            table = _mean_top_k(a[here], b, [members[own], torch.cat(others)], k)
+            value = value + ((table[:, 0] - table[:, 1]) ** 2).sum()
+    return value
 
 
-def _numpy(x: Tensor) -> NDArray[np.float32]:
-    return np.ascontiguousarray(x.detach().float().cpu().numpy())
+def _mean_top_k(a: Tensor, b: Tensor, members: list[Tensor], k: int) -> Tensor:
+    """Mean of the k largest similarities of each query (q, d) to each set of candidates, (q, sets)."""
+    chosen, ends = [], [0]
+    with torch.no_grad():
+        for m in members:
+            near = m[nearest(b[m], a, min(k, len(m)))]  # (q, ≤ k)
+            chosen.append(near)
+            ends.append(ends[-1] + near.shape[1])
+        indices = torch.cat(chosen, dim=1)  # (q, Σ k), set after set
+    means: Tensor = _MeanOfRows.apply(b, indices, tuple(ends))  # type: ignore[no-untyped-call]
+    return torch.einsum("qd,qsd->qs", a, means)
+
+
+class _MeanOfRows(torch.autograd.Function):
+    """Means of the rows of b (m, d) that each query names, set by set: (q, sets, d).
+
+    Its own function because indexing's gradient (index_put with repeats) takes longer than all the rest.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, b: Tensor, indices: Tensor, ends: tuple[int, ...]) -> Tensor:
+        q, width = indices.shape
+        starts = torch.tensor(ends[:-1], device=b.device)
+        offsets = (torch.arange(q, device=b.device)[:, None] * width + starts).ravel()
+        ctx.save_for_backward(indices)
+        ctx.ends, ctx.m = ends, len(b)
+        return embedding_bag(indices.ravel(), b, offsets, mode="mean").view(q, len(ends) - 1, -1)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        (indices,) = ctx.saved_tensors
+        q, sets, d = grads[0].shape
+        sizes = torch.tensor([hi - lo for lo, hi in zip(ctx.ends[:-1], ctx.ends[1:], strict=True)])
+        of_set = torch.repeat_interleave(torch.arange(sets), sizes).to(indices.device)  # (Σ k,)
+        scaled = grads[0] / sizes.to(grads[0])[:, None]
+        # the transpose: for every candidate the (query, set) pairs that named it, by a counting sort
+        named = indices.ravel()
+        order = torch.argsort(named, stable=True)
+        source = (torch.arange(q, device=named.device)[:, None] * sets + of_set).ravel()[order]
+        ends = torch.bincount(named, minlength=ctx.m).cumsum(0)
+        offsets = torch.cat([ends.new_zeros(1), ends])
+        rows = scaled.reshape(q * sets, d)
+        return embedding_bag(source, rows, offsets, mode="sum", include_last_offset=True), None, None

@@ -101,7 +101,7 @@ def telescope_block(z: Tensor, z_prime: Tensor, rows: int = 2048) -> Tensor:
     return total / len(z) ** 2
 
 
-def telescope_global(z: Tensor, z_prime: Tensor, running: Grams) -> tuple[Tensor, Grams]:
+def telescope_global(own: Grams, running: Grams) -> Tensor:
     """Return the batch's share of the telescope over *all* spots.
 
     The surrogate 8(⟨G, D_b⟩ + ⟨D, G_b⟩ − 2⟨Cᵀ, C_b⟩), with mean Grams G, D, C of all spots held fixed, has the
@@ -110,19 +110,15 @@ def telescope_global(z: Tensor, z_prime: Tensor, running: Grams) -> tuple[Tensor
 
     Parameters
     ----------
-    z, z_prime
-        (b, d) latents of the batch.
+    own
+        Mean Grams of the batch, `grams(z, z')`.
     running
         Mean Grams of all spots (running estimates, no gradient).
 
     Returns
     -------
-    value
+    Tensor
         Scalar.
-    batch
-        The batch's own mean Grams, detached, to update the running ones with.
     """
-    own = grams(z, z_prime)
     surrogate = 8 * ((running.g * own.d).sum() + (running.d * own.g).sum() - 2 * (running.c.T * own.c).sum())
-    value = surrogate - surrogate.detach() / 2
-    return value, Grams(g=own.g.detach(), d=own.d.detach(), c=own.c.detach())
+    return surrogate - surrogate.detach() / 2

@@ -2,15 +2,20 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from stscale import ranks
 from stscale.models.edges import Edges
 
 
 class MeasuredNorm(nn.BatchNorm1d):
-    """BatchNorm whose running statistics can be measured exactly, over rows seen chunk by chunk.
+    """BatchNorm over the seeds of a batch, whose running statistics can be measured exactly afterwards.
+
+    In training, mean and variance are those of the seeds alone: a spot counts once an epoch, however many halos it
+    lies in, and the seeds of several ranks combine to the statistics of their union. Each view has its own.
 
     Within `measuring()` a forward adds the rows to float64 sums and returns them unnormalised; on leaving, mean
     and variance of all those rows replace the running ones. The result does not depend on the chunks.
@@ -33,16 +38,81 @@ class MeasuredNorm(nn.BatchNorm1d):
         finally:
             self._sums = None
 
-    def forward(self, input: Tensor) -> Tensor:
-        """Normalise (rows, d), or collect."""
+    def forward(self, input: Tensor, views: int = 1, seeds: int | None = None) -> Tensor:
+        """Normalise (views · rows, d), or collect.
+
+        Parameters
+        ----------
+        input
+            Rows of the first view, then of the second, …
+        views
+            Number of views.
+        seeds
+            Rows of each view that count, its first ones; None: all.
+        """
         sums = getattr(self, "_sums", None)
-        if sums is None:
+        if sums is None and not self.training:
             return super().forward(input)
+        if sums is None:
+            h = input.view(views, -1, input.shape[1])
+            out, mean, var = _Normalised.apply(h, self.weight, self.bias, seeds or h.shape[1], self.eps)  # type: ignore[no-untyped-call]
+            with torch.no_grad():
+                for v in range(views):
+                    self.get_buffer("running_mean").lerp_(mean[v], self.momentum or 0.0)
+                    self.get_buffer("running_var").lerp_(var[v], self.momentum or 0.0)
+            normalised: Tensor = out.view_as(input)
+            return normalised
         rows = input.detach().double().cpu() - self._shift
         sums[0] += rows.sum(dim=0)
         sums[1] += (rows**2).sum(dim=0)
         self._rows += len(rows)
         return input
+
+
+class _Normalised(torch.autograd.Function):
+    """(h − μ) / √(σ² + ε) · w + b per view, with μ, σ² of the first `seeds` rows over all ranks."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, h: Tensor, weight: Tensor, bias: Tensor, seeds: int, eps: float
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        # two sums: torch.var_mean over the middle dimension takes six times as long on a CPU
+        own = _wide(h[:, :seeds])
+        mean = own.mean(dim=1)  # (v, d)
+        var = (own - mean[:, None]).square_().mean(dim=1)
+        n = float(seeds)
+        if ranks.count() > 1:
+            n = float(ranks.total(torch.tensor(n, dtype=torch.float64, device=h.device)))
+            centre = ranks.total(mean * (seeds / n))
+            var, mean = ranks.total((var + (mean - centre) ** 2) * (seeds / n)), centre
+        inverse = torch.rsqrt(var + eps)
+        scale = inverse * weight
+        out = torch.addcmul((bias - mean * scale)[:, None], _wide(h), scale[:, None]).to(h.dtype)
+        ctx.save_for_backward(h, mean, inverse, weight)
+        ctx.seeds, ctx.n = seeds, n
+        unbiased = var * (n / max(n - 1, 1))
+        ctx.mark_non_differentiable(mean, unbiased)
+        return out, mean, unbiased
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        h, mean, inverse, weight = ctx.saved_tensors
+        g = _wide(grads[0])
+        x_hat = (_wide(h) - mean[:, None]) * inverse[:, None]
+        pull, pull_x = g.sum(dim=1), (g * x_hat).sum(dim=1)  # (v, d)
+        grad_weight, grad_bias = pull_x.sum(dim=0), pull.sum(dim=0)
+        pull, pull_x = ranks.total(pull), ranks.total(pull_x)
+        scale = inverse * weight
+        grad = g * scale[:, None]
+        # only the seeds moved mean and variance
+        back = torch.addcmul((pull * scale / ctx.n)[:, None], x_hat[:, : ctx.seeds], (pull_x * scale / ctx.n)[:, None])
+        grad[:, : ctx.seeds] -= back
+        return grad.to(h.dtype), grad_weight, grad_bias, None, None
+
+
+def _wide(h: Tensor) -> Tensor:
+    """Half precision → float32; sums of many rows need it."""
+    return h if h.dtype in (torch.float32, torch.float64) else h.float()
 
 
 class ConvBlock(nn.Module):
@@ -70,10 +140,9 @@ class ConvBlock(nn.Module):
         """Map features (cols, d_in) of the source nodes to (rows, d_out) of the targets."""
         # Â(hW) = (Âh)W: the sparse product runs on the narrower side
         weight = self.linear.weight
-        out = (edges @ h) @ weight.T if h.shape[1] <= len(weight) else edges @ (h @ weight.T)
-        out = out + self.linear.bias
+        out = self.linear(edges @ h) if h.shape[1] <= len(weight) else edges @ (h @ weight.T) + self.linear.bias
         if self.norm is not None:
-            out = self.norm(out)
+            out = self.norm(out, edges.views, edges.seeds)
         return out.relu() if self.activate else out
 
 
@@ -82,13 +151,13 @@ class Decoder(nn.Module):
 
     def __init__(self, d: int, hidden: int, g: int, *, momentum: float) -> None:
         super().__init__()
-        self.layers = nn.Sequential(
-            nn.Linear(d, hidden), nn.BatchNorm1d(hidden, momentum=momentum), nn.ReLU(), nn.Linear(hidden, g)
-        )
+        self.inner = nn.Linear(d, hidden)
+        self.norm = MeasuredNorm(hidden, momentum=momentum)
+        self.outer = nn.Linear(hidden, g)
 
-    def forward(self, z: Tensor) -> Tensor:
-        """Map latents (b, d) to reconstructions (b, g)."""
-        return self.layers(z)
+    def forward(self, z: Tensor, views: int = 1) -> Tensor:
+        """Map latents (views · b, d) to reconstructions (views · b, g)."""
+        return self.outer(self.norm(self.inner(z), views).relu())
 
 
 def drop_features(x: Tensor, share: float, generator: torch.Generator) -> Tensor:

@@ -3,19 +3,21 @@
 import torch
 from torch import Tensor, nn
 
+from stscale import ranks
 from stscale.config import Spotscape as SpotscapeConfig
 from stscale.graphs.neighbors import kmeans
 from stscale.losses import (
     Grams,
+    gram_value,
+    grams,
     granularity_sizes,
     masked_mse,
     prototype_contrast,
     scale_matching,
     telescope_block,
     telescope_global,
-    telescope_gram,
 )
-from stscale.models.edges import Edges
+from stscale.models.edges import Edges, stacked
 from stscale.models.layers import ConvBlock, Decoder, drop_features
 from stscale.models.memory import LatentRing
 from stscale.models.method import Method, Minibatch
@@ -88,60 +90,82 @@ class Spotscape(Method):
         """Map features of the source nodes to the targets, convolution i."""
         return self.convolutions[i](h, edges)
 
-    def view(self, batch: Minibatch) -> Tensor:
-        """Embed the seeds under a fresh random augmentation, (b, d)."""
+    def views(self, batch: Minibatch) -> Tensor:
+        """Embed the seeds under two fresh augmentations in one pass, (2 · b, d): first view, then second."""
         c = self.config
-        x = drop_features(batch.x, c.drop_feature, batch.generator)
-        return self(x, tuple(e.dropped(c.drop_edge, batch.generator) for e in batch.edges))
+        salts = torch.randint(1 << 62, (2,), generator=batch.generator, device=batch.generator.device).tolist()
+        x = torch.cat([drop_features(batch.x, c.drop_feature, batch.generator) for _ in salts])
+        # one thinned graph per view: the later layers' edges are the first ones of the first layer's
+        thinned = [[e.dropped(c.drop_edge, salt) for e in batch.edges] for salt in salts]
+        return self(x, tuple(stacked(pair) for pair in zip(*thinned, strict=True)))
 
     def terms(self, batch: Minibatch) -> dict[str, Tensor]:
-        """Return the active terms of this step."""
+        """Return the active terms of this step, over the seeds of all ranks."""
+        both = self.views(batch)
+        decoded = self._decoded(both) if self.weights["reconstruction"] else None
         # the terms stay in float32 whatever the precision of the network
-        z, z_prime = self.view(batch).float(), self.view(batch).float()
+        with torch.autocast(both.device.type, enabled=False):
+            return self._terms(batch, both.float(), None if decoded is None else decoded.float())
+
+    def _decoded(self, both: Tensor) -> Tensor:
+        out: Tensor = self.decoder(both, 2) if isinstance(self.decoder, Decoder) else self.decoder(both)
+        return out
+
+    def _terms(self, batch: Minibatch, both: Tensor, decoded: Tensor | None) -> dict[str, Tensor]:
         out = {}
-        if self.weights["reconstruction"]:
-            views = [masked_mse(batch.target, self.decoder(v).float(), batch.mask) for v in (z, z_prime)]
-            out["reconstruction"] = torch.stack(views).mean()
-        z, z_prime = self._centred(z, z_prime)
+        b = batch.n_seeds
+        if decoded is not None:
+            views = [masked_mse(batch.target, x_hat, batch.mask) for x_hat in torch.split(decoded, b)]
+            entries = batch.target.numel() if batch.mask is None else int(batch.mask.sum())
+            out["reconstruction"] = ranks.mean(torch.stack(views).mean(), entries)
+        if self.config.center:
+            both = both - ranks.mean(both.mean(dim=0), b)
+        z, z_prime = torch.split(both, b)
         if self.weights["telescope"]:
             out["telescope"] = self._telescope(z, z_prime, batch.step)
+        if not (self.weights["scale"] or self.weights["prototypes"]):
+            return out
+        union, group = ranks.gathered(z_prime), ranks.gathered(batch.group)
         if self.weights["scale"]:
-            out["scale"] = self._scale(z, z_prime, batch.group)
+            out["scale"] = self._scale(z, batch, union, group)
         if self.weights["prototypes"]:
-            self.reservoir.push(z_prime, batch.group)
+            self.reservoir.push(union, group)
             # with a short warm-up the first batches may hold fewer latents than there are prototypes
             if batch.progress >= self.config.warmup and len(self.reservoir) >= self.sizes[-1]:
                 out["prototypes"] = self._prototypes(z, z_prime, batch.step)
         return out
 
-    def _centred(self, z: Tensor, z_prime: Tensor) -> tuple[Tensor, Tensor]:
-        if not self.config.center:
-            return z, z_prime
-        mean = (z.mean(dim=0) + z_prime.mean(dim=0)) / 2
-        return z - mean, z_prime - mean
-
     def _telescope(self, z: Tensor, z_prime: Tensor, step: int) -> Tensor:
         if self.config.telescope == "block":
-            return telescope_block(z, z_prime)
+            return telescope_block(ranks.gathered(z), ranks.gathered(z_prime))
+        part, rows = grams(z, z_prime), len(z)
+        own = Grams(g=ranks.mean(part.g, rows), d=ranks.mean(part.d, rows), c=ranks.mean(part.c, rows))
         if self.config.scope == "batch":
-            return telescope_gram(z, z_prime)
+            return gram_value(own)
         # copies: the backward pass needs them as they were, and the buffers move on below
         running = Grams(g=self.running_g.clone(), d=self.running_d.clone(), c=self.running_c.clone())
-        value, own = telescope_global(z, z_prime, running)
+        value = telescope_global(own, running)
         rate = max(RUNNING, 1 / (step + 1))  # a plain mean of the first batches, then a moving one
         with torch.no_grad():
             for kept, new in zip((self.running_g, self.running_d, self.running_c), (own.g, own.d, own.c), strict=True):
                 kept.lerp_(new, rate)
         return value
 
-    def _scale(self, z: Tensor, z_prime: Tensor, group: Tensor) -> Tensor:
-        base, base_group = z_prime, group
+    def _scale(self, z: Tensor, batch: Minibatch, union: Tensor, group: Tensor) -> Tensor:
+        every = self.config.scale_every
+        # counted over the union, so that it does not matter how the seeds are shared
+        first = (batch.step - ranks.before(z)) % every
+        z, own = z[first::every], batch.group[first::every]
+        base, base_group = union, group
         if self.config.bank:
             held, held_group = self.bank.filled()
             # the batch itself stays among the candidates: its gradient reaches both views
-            base, base_group = torch.cat([z_prime, held]), torch.cat([group, held_group])
-        value = scale_matching(z, group, base, base_group, k=self.config.scale_k, pairs=self.config.pairs)
-        self.bank.push(z_prime, group)
+            base, base_group = torch.cat([union, held]), torch.cat([group, held_group])
+        counts = ranks.total(torch.bincount(own, minlength=self.n_slices))
+        value = ranks.total(
+            scale_matching(z, own, base, base_group, k=self.config.scale_k, pairs=self.config.pairs, counts=counts)
+        )
+        self.bank.push(union, group)
         if self.config.pair_mean and self.config.pairs == "all":
             value = value / (self.n_slices * (self.n_slices - 1))
         return value
@@ -154,10 +178,10 @@ class Spotscape(Method):
         centroids = [self.get_buffer(f"centroids_{t}") for t in range(len(self.sizes))]
         with torch.no_grad():
             assigned = [torch.cdist(z_prime, c).argmin(dim=1) for c in centroids]
-        return prototype_contrast(z, centroids, assigned, self.config.tau)
+        return ranks.mean(prototype_contrast(z, centroids, assigned, self.config.tau), len(z))
 
     def _refresh(self, *, first: bool) -> None:
-        latents = self.reservoir.filled()[0].cpu().numpy()
+        latents = self.reservoir.filled()[0].cpu().numpy()  # the same on every rank
         for t, size in enumerate(self.sizes):
             held = self.get_buffer(f"centroids_{t}")
             init = None if first else held.cpu().numpy()

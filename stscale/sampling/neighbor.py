@@ -25,6 +25,8 @@ class NeighborSampler:
         Seeds per batch.
     seed
         With the step it fixes seeds and neighbours.
+    part
+        (rank, ranks): which run of each batch's seeds is drawn.
     """
 
     def __init__(
@@ -35,6 +37,7 @@ class NeighborSampler:
         fan_out: tuple[int, ...],
         batch_size: int,
         seed: int,
+        part: tuple[int, int] = (0, 1),
     ) -> None:
         self._group = np.repeat(np.arange(len(offsets) - 1, dtype=np.int32), np.diff(offsets))
         self._cuts = even_cuts(graph.n, batch_size)
@@ -42,6 +45,7 @@ class NeighborSampler:
         self._scale = gcn_scale(graph)
         self._hops = len(fan_out)
         self._seed = seed
+        self._part = part
         self._epoch: tuple[int, NDArray[np.int64]] = (-1, np.empty(0, np.int64))
         self._sampler = node_sampler(graph, fan_out, seed)
 
@@ -52,10 +56,11 @@ class NeighborSampler:
 
     def batch(self, step: int) -> Batch:
         """Return the batch of a step counted from 0; any step can be asked at any time."""
-        return self._as_batch(self._draw(self.seeds(step), step))
+        rank, count = self._part
+        return self._as_batch(self._draw(np.array_split(self.seeds(step), count)[rank], step))
 
     def seeds(self, step: int) -> NDArray[np.int64]:
-        """Return the global ids that are the seeds of a step."""
+        """Return the global ids that are the seeds of a step over all ranks."""
         epoch, index = divmod(step, self.batches_per_epoch)
         if self._epoch[0] != epoch:
             self._epoch = (epoch, stratified_order(self._group, self._seed, epoch))
@@ -63,12 +68,12 @@ class NeighborSampler:
 
     def _draw(self, seeds: NDArray[np.int64], step: int) -> Draw:
         if isinstance(self._sampler, CsrSampler):
-            return self._sampler.draw(seeds, np.random.default_rng([self._seed, step, 1]))
+            return self._sampler.draw(seeds, np.random.default_rng([self._seed, step, 1, *self._part[:1]]))
         from torch_geometric.sampler import NodeSamplerInput
 
         # PyG's compiled samplers draw from the global generator: lend it a state of ours and give it back
         with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(hash((self._seed, step)) & 0x7FFFFFFF)
+            torch.default_generator.manual_seed(hash((self._seed, step, self._part[0])) & 0x7FFFFFFF)
             out = self._sampler.sample_from_nodes(NodeSamplerInput(input_id=None, node=torch.from_numpy(seeds.copy())))
         order = np.argsort(out.col.numpy(), kind="stable")
         return Draw(

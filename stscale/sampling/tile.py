@@ -30,10 +30,20 @@ class TileSampler:
         Spots per tile; the last tile of a slice may be smaller.
     seed
         With the epoch it fixes the composition of every batch.
+    part
+        (rank, ranks): which run of each batch's seeds is drawn.
     """
 
     def __init__(
-        self, graph: Graph, offsets: NDArray[np.int64], *, hops: int, batch_size: int, tile: int, seed: int
+        self,
+        graph: Graph,
+        offsets: NDArray[np.int64],
+        *,
+        hops: int,
+        batch_size: int,
+        tile: int,
+        seed: int,
+        part: tuple[int, int] = (0, 1),
     ) -> None:
         starts = [np.arange(lo, hi, tile) for lo, hi in pairwise(offsets)]
         self.starts = np.concatenate(starts)
@@ -44,6 +54,7 @@ class TileSampler:
         self._cuts = even_cuts(len(self.starts), len(self.starts) if whole else max(1, batch_size // tile))
         self._expander = Expander(graph, hops)
         self._seed = seed
+        self._part = part
         self._epoch: tuple[int, NDArray[np.int64]] = (-1, np.empty(0, np.int64))
 
     @property
@@ -53,10 +64,11 @@ class TileSampler:
 
     def batch(self, step: int) -> Batch:
         """Return the batch of a step counted from 0; any step can be asked at any time, so a resume just asks."""
-        return self._expander.expand(self.seeds(step))
+        rank, count = self._part
+        return self._expander.expand(np.array_split(self.seeds(step), count)[rank])
 
     def seeds(self, step: int) -> NDArray[np.int64]:
-        """Return the global ids that are the seeds of a step, tile by tile."""
+        """Return the global ids that are the seeds of a step over all ranks, tile by tile."""
         epoch, index = divmod(step, self.batches_per_epoch)
         if self._epoch[0] != epoch:
             self._epoch = (epoch, stratified_order(self._slice, self._seed, epoch))

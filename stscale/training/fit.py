@@ -12,12 +12,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from stscale import ranks
 from stscale.config import Train
 from stscale.errors import StscaleError
-from stscale.models.edges import layer_edges
+from stscale.models.edges import layer_edges, on_device
 from stscale.models.method import Method, Minibatch
 from stscale.sampling import Batch, Sampler
 from stscale.training import checkpoint
+from stscale.training.distributed import computing, shared
 from stscale.training.inputs import Inputs
 from stscale.training.prefetch import prefetched
 
@@ -104,10 +106,12 @@ def fit(
         adam.load_state_dict(state["adam"])
         average.load_state_dict(state["average"])
         history = state["history"]
+    terms_of = shared(method)
     clock = time.perf_counter()
     for batch, step in prefetched(lambda s: (_prepared(task, s, total), s), range(start, total), config.prefetch):
         try:
-            terms = method.terms(batch)
+            with computing(config.precision, task.device):
+                terms = terms_of(batch)
         except StscaleError as error:  # a search over latents that are not finite, for one
             raise StscaleError(f"training stopped at step {step + 1}: {error}") from error
         loss = torch.stack([method.weights[name] * value for name, value in terms.items()]).sum()
@@ -123,7 +127,7 @@ def fit(
             history.append(entry)
             rate = (time.perf_counter() - clock) / (done - start)
             report({**entry, "step": done, "total": total, "seconds_per_step": rate})
-        if done % config.checkpoint_every == 0 or done == total:
+        if ranks.number() == 0 and (done % config.checkpoint_every == 0 or done == total):
             state = {"method": method.state_dict(), "adam": adam.state_dict(), "history": history}
             checkpoint.save(checkpoints, done, {**state, "average": average.state_dict()}, task.digest)
     average.apply()
@@ -179,16 +183,19 @@ def _prepared(task: Task, step: int, total: int) -> Minibatch:
     group = task.group[batch.seeds]
     generator = torch.Generator(device=task.device)
     generator.manual_seed(int(np.random.SeedSequence([task.seed, step]).generate_state(1, np.uint64)[0] >> 1))
-    mask = None if task.mask is None else torch.from_numpy(task.mask[group]).to(task.device)
-    x = torch.from_numpy(task.inputs.rows(batch.nodes)).to(task.device)
+    mask = None if task.mask is None else on_device(task.mask[group], task.device)
+    x = on_device(task.inputs.rows(batch.nodes), task.device)
     target = x[: batch.n_seeds]
     if task.targets is not None:
-        target = torch.from_numpy(task.targets.rows(batch.seeds)).to(task.device)
+        target = on_device(task.targets.rows(batch.seeds), task.device)
+    edges = layer_edges(batch, task.device)
+    for e in edges[1:]:  # the backward pass needs it; the first layer's input has no gradient
+        _ = e.pattern.transposed
     return Minibatch(
         x=x,
         target=target,
-        edges=layer_edges(batch, task.device),
-        group=torch.from_numpy(group.astype(np.int64)).to(task.device),
+        edges=edges,
+        group=on_device(group.astype(np.int64), task.device),
         mask=mask,
         step=step,
         progress=step / total,

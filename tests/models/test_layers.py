@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from stscale.models.edges import Edges, Pattern
+from stscale.models.edges import Edges, Pattern, stacked
 from stscale.models.layers import ConvBlock, MeasuredNorm, drop_features
 from stscale.models.memory import LatentRing
 
@@ -51,14 +51,13 @@ def test_gradient_of_a_transposed_view_of_the_output() -> None:
 
 def test_dropped_keeps_loops_and_the_expected_product() -> None:
     edges, dense = made()
-    generator = torch.Generator().manual_seed(0)
     loops = edges.pattern.loops
     others = torch.ones(len(edges.weight), dtype=torch.bool)
     others[loops] = False
     mean = torch.zeros(ROWS, COLS, dtype=torch.float64)
     kept, draws = 0.0, 4000
-    for _ in range(draws):
-        some = edges.dropped(0.3, generator)
+    for salt in range(draws):
+        some = edges.dropped(0.3, salt)
         assert torch.equal(some.weight[loops], edges.weight[loops])
         ratio = some.weight[others] / edges.weight[others]
         assert (torch.isclose(ratio, torch.tensor(1 / 0.7, dtype=ratio.dtype)) | (ratio == 0)).all()
@@ -68,17 +67,69 @@ def test_dropped_keeps_loops_and_the_expected_product() -> None:
     torch.testing.assert_close(mean, dense, rtol=0.06, atol=1e-12)
 
 
-def test_dropped_is_drawn_from_the_generator_alone() -> None:
+def test_whether_an_edge_is_dropped_depends_on_its_name_and_the_salt_alone() -> None:
     edges, _ = made()
-    first = edges.dropped(0.5, torch.Generator().manual_seed(3)).weight
-    assert torch.equal(edges.dropped(0.5, torch.Generator().manual_seed(3)).weight, first)
-    assert not torch.equal(edges.dropped(0.5, torch.Generator().manual_seed(4)).weight, first)
-    assert edges.dropped(0.0, torch.Generator()) is edges
+    first = edges.dropped(0.5, 3).weight
+    assert torch.equal(edges.dropped(0.5, 3).weight, first)
+    assert not torch.equal(edges.dropped(0.5, 4).weight, first)
+    assert edges.dropped(0.0, 3) is edges
+    # the same edges in another order: each keeps its fate
+    order = torch.randperm(1000, generator=torch.Generator().manual_seed(0))
+    names = torch.randint(1 << 62, (1000,), generator=torch.Generator().manual_seed(1))
+    one, other = (
+        # one long row, whose last entry is its loop
+        Edges(pattern=Pattern(torch.tensor([0, 1000]), torch.arange(1000), 1000, n), weight=torch.ones(1000))
+        for n in (names, names[order])
+    )
+    kept, moved = one.dropped(0.4, 9).weight, other.dropped(0.4, 9).weight
+    same = (kept[order] == moved)[:-1]
+    assert int((~same).sum()) <= 1  # the entry that is the loop of the other order
+    assert 0.55 < float((kept > 0).float().mean()) < 0.65
+
+
+def test_stacked_views_are_blocks_along_the_diagonal() -> None:
+    edges, _ = made()
+    views = [edges.dropped(0.5, salt) for salt in (1, 2)]
+    both = stacked(views)
+    blocks = [v @ torch.eye(COLS, dtype=torch.float64) for v in views]
+    h = torch.randn(2 * COLS, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1)).requires_grad_()
+    pull = torch.randn(2 * ROWS, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    whole = torch.block_diag(*blocks)
+    torch.testing.assert_close(both @ h, whole @ h)
+    (found,) = torch.autograd.grad(((both @ h) * pull).sum(), h)
+    torch.testing.assert_close(found, whole.T @ pull)
+    assert (both.views, stacked(views[:1])) == (2, views[0])
+
+
+@pytest.mark.parametrize(("views", "seeds"), [(1, None), (1, 4), (2, 4), (2, 7)])
+def test_training_normalises_each_view_by_its_seeds(views: int, seeds: int | None) -> None:
+    g = torch.Generator().manual_seed(0)
+    x = torch.randn(views * 7, 3, generator=g, dtype=torch.float64).requires_grad_()
+    norm = MeasuredNorm(3, momentum=0.5).double().train()
+    with torch.no_grad():
+        norm.weight.copy_(torch.tensor([0.5, 1.0, 2.0]))
+        norm.bias.copy_(torch.tensor([1.0, 0.0, -1.0]))
+    out = norm(x, views, seeds).view(views, 7, 3)
+    h = x.detach().view(views, 7, 3)
+    own = h[:, : seeds or 7]
+    mean, var = own.mean(1, keepdim=True), own.var(1, keepdim=True, correction=0)
+    expected = (h - mean) / torch.sqrt(var + norm.eps) * norm.weight + norm.bias
+    torch.testing.assert_close(out, expected)
+    running = torch.zeros(3, dtype=torch.float64)
+    for v in range(views):
+        running = 0.5 * running + 0.5 * mean[v, 0]
+    torch.testing.assert_close(norm.running_mean, running)
+    weights = torch.randn(views * 7, 3, generator=g, dtype=torch.float64)
+    assert torch.autograd.gradcheck(lambda x: norm(x, views, seeds) * weights, (x,))
+    if views == 1 and seeds is None:
+        plain = torch.nn.BatchNorm1d(3, momentum=0.5).double().train()
+        plain.load_state_dict({**norm.state_dict(), "running_mean": torch.zeros(3), "running_var": torch.ones(3)})
+        torch.testing.assert_close(plain(x), norm(x))
 
 
 def test_dropped_gradient_is_that_of_the_thinned_matrix() -> None:
     edges, _ = made()
-    some = edges.dropped(0.5, torch.Generator().manual_seed(3))
+    some = edges.dropped(0.5, 3)
     thin = some @ torch.eye(COLS, dtype=torch.float64)
     h = torch.ones(COLS, 2, dtype=torch.float64).requires_grad_()
     (some @ h).sum().backward()
