@@ -8,6 +8,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from stscale.atomic import atomic_path
+from stscale.memory import let_go
 from stscale.slices import keys
 from stscale.slices.collection import Collection
 from stscale.slices.features import FeatureStore
@@ -86,6 +87,7 @@ def _write_latents(root: Any, latents: NDArray[np.float32], place: NDArray[np.in
         block = np.full((len(rows), d), np.nan, dtype=np.float32)
         block[rows >= 0] = latents[rows[rows >= 0]]
         array[lo : lo + len(rows)] = block
+        let_go(latents)
 
 
 def _coordinates(collection: Collection) -> NDArray[np.float64]:

@@ -13,6 +13,7 @@ from typing import Any
 from stscale import __version__
 from stscale.atomic import atomic_path
 from stscale.errors import InputError
+from stscale.memory import trim
 from stscale.meter import Meter
 
 MANIFEST = "manifest.json"
@@ -81,6 +82,7 @@ class RunFolder:
         found: dict[str, Any] = {}
         with Meter() as meter:
             yield found
+        trim()
         record = {"digest": digest, "seconds": round(meter.seconds, 3), "peak_mb": round(meter.peak_mb, 1), **found}
         self.manifest["stages"][name] = record
         self.save()

@@ -13,6 +13,7 @@ from stscale import __version__
 from stscale import config as options
 from stscale.config import Run
 from stscale.errors import InputError
+from stscale.memory import let_go
 from stscale.options import digest
 from stscale.rundir import RunFolder
 
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
     from stscale.slices.features import FeatureStore
 
 Observer = Callable[[dict[str, Any]], None]
+
+# Rows of the latents copied at a time.
+ROWS = 65_536
 
 
 class Integration:
@@ -228,8 +232,12 @@ class Integration:
     def _save_latents(self, z: NDArray[Any], path: Path) -> None:
         from stscale.atomic import atomic_path
 
-        with atomic_path(path) as part, part.open("wb") as file:
-            np.save(file, z)
+        with atomic_path(path) as part:
+            out = np.lib.format.open_memmap(part, mode="w+", dtype=z.dtype, shape=z.shape)
+            for lo in range(0, len(z), ROWS):
+                out[lo : lo + ROWS] = z[lo : lo + ROWS]
+                let_go(z)
+                let_go(out)
 
     def _save_model(self, method: "Method", now: str) -> None:
         import torch

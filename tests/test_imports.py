@@ -17,6 +17,7 @@ FLOORS = {
         "config",
         "errors",
         "fingerprint",
+        "memory",
         "meter",
         "options",
         "ranks",

@@ -19,6 +19,7 @@ from stscale.analysis.mixture import fit_mixture
 from stscale.analysis.shrunk import fit_shrunk
 from stscale.config import Domains
 from stscale.errors import InputError
+from stscale.memory import let_go
 
 PREDICT_ROWS = 65_536
 """Rows labelled at once."""
@@ -73,6 +74,7 @@ class Predictor:
         for lo in range(0, len(z), PREDICT_ROWS):
             part = slice(lo, lo + PREDICT_ROWS)
             out[part] = self.order[self.assigner.predict(self.reduction.apply(z[part]))]
+            let_go(z)
         return out
 
 
@@ -152,6 +154,7 @@ def cluster(z: NDArray[np.floating], config: Domains, *, seed: int) -> DomainFit
     if len(z) > config.max_fit:
         rows = np.sort(rng.choice(len(z), size=config.max_fit, replace=False))
     sample = z if rows is None else z[rows]
+    let_go(z)
     fit_seed, curve_seed = (int(s) for s in rng.integers(0, 2**31 - 1, size=2))
     components = config.n_components if config.method == "gmm" else 0
     reduction = Reduction.fit(sample, n_components=components, l2_normalize=config.l2_normalize)
@@ -167,6 +170,7 @@ def cluster(z: NDArray[np.floating], config: Domains, *, seed: int) -> DomainFit
     raw = np.empty(len(z), np.int64)
     for lo, hi in _chunks(len(z)):
         raw[lo:hi] = assigner.predict(reduction.apply(z[lo:hi]))
+        let_go(z)
     if isinstance(assigner, Votes):
         raw[slice(None) if rows is None else rows] = assigner.label
     order, kept = _canonical(raw, _first_coordinate(assigner, x, count), count)
@@ -218,7 +222,10 @@ def _check(z: NDArray[np.floating]) -> None:
     """Refuse what is not a finite matrix with rows."""
     if z.ndim != 2 or 0 in z.shape:
         raise InputError(f"latents have shape {z.shape}, expected (spots, dimensions), neither empty")
-    bad = sum(int((~np.isfinite(z[lo:hi])).any(axis=1).sum()) for lo, hi in _chunks(len(z)))
+    bad = 0
+    for lo, hi in _chunks(len(z)):
+        bad += int((~np.isfinite(z[lo:hi])).any(axis=1).sum())
+        let_go(z)
     if bad:
         raise InputError(f"{bad} of {len(z)} latents are not finite; expected numbers: retrain or drop them")
 

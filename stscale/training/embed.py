@@ -75,7 +75,7 @@ def _mapped(
         rows = (method.fuse(h) if last else h).float().cpu().numpy()
         if out is None:
             out = DenseInputs(path, inputs.n, rows.shape[1])
-        out.array[lo : lo + len(rows)] = rows
+        out.write(lo, rows)
     if out is None:
         raise ValueError("no spots to embed")
     return out

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stscale.graphs.csr import Graph
+from stscale.memory import Touched
 from stscale.sampling.batch import Expander
 from stscale.slices.features import FeatureStore
 
@@ -25,7 +26,7 @@ class Inputs(Protocol):
 
 
 class DenseInputs:
-    """An (n, g) float32 matrix in a raw file mapped into memory.
+    """An (n, g) float32 matrix in a raw file mapped into memory; little of it stays resident.
 
     Parameters
     ----------
@@ -44,10 +45,18 @@ class DenseInputs:
         self.array: NDArray[np.float32] = np.memmap(
             path, dtype=np.float32, mode="r+" if there else "w+", shape=(n, width)
         )
+        self._touched = Touched(self.array)
 
     def rows(self, ids: NDArray[np.int64]) -> NDArray[np.float32]:
         """Gather rows in the order asked, (m, g) float32."""
-        return np.asarray(self.array[ids])
+        found = np.asarray(self.array[ids])
+        self._touched.add(len(ids))
+        return found
+
+    def write(self, lo: int, rows: NDArray[np.float32]) -> None:
+        """Write rows (m, g) from row `lo` on."""
+        self.array[lo : lo + len(rows)] = rows
+        self._touched.add(len(rows))
 
 
 class SparseInputs:
@@ -105,7 +114,7 @@ def pca_inputs(features: FeatureStore, graph: Graph, folder: Path, *, smooth: in
     inputs = DenseInputs(folder / "input-0.f32", features.n, features.p)
     for lo in range(0, features.n, ROWS):
         hi = min(lo + ROWS, features.n)
-        inputs.array[lo:hi] = features.pca(lo, hi) * scale
+        inputs.write(lo, features.pca(lo, hi) * scale)
     for r in range(smooth):
         inputs = smoothed(inputs, graph, folder / f"input-{r + 1}.f32")
     return inputs
@@ -119,10 +128,11 @@ def smoothed_targets(inputs: DenseInputs, graph: Graph, folder: Path, *, rounds:
     out = inputs
     for r in range(rounds):
         out = smoothed(out, graph, folder / f"target-{r + 1}.f32")
-    total = sum(float(np.sum(np.square(out.array[lo : lo + ROWS], dtype=np.float64))) for lo in range(0, out.n, ROWS))
+    blocks = [np.arange(lo, min(lo + ROWS, out.n)) for lo in range(0, out.n, ROWS)]
+    total = sum(float(np.sum(np.square(out.rows(block), dtype=np.float64))) for block in blocks)
     scale = np.float32(1.0 / np.sqrt(max(total / (out.n * out.width), 1e-12)))
-    for lo in range(0, out.n, ROWS):
-        out.array[lo : lo + ROWS] *= scale
+    for block in blocks:
+        out.write(block[0], out.rows(block) * scale)
     return out
 
 
@@ -136,5 +146,5 @@ def smoothed(inputs: DenseInputs, graph: Graph, path: Path) -> DenseInputs:
         batch = expander.expand(np.arange(lo, min(lo + ROWS, inputs.n)))
         one = np.ones(len(batch.indices), dtype=np.float32)
         total = csr_matrix((one, batch.indices, batch.indptr), shape=(batch.n_seeds, len(batch.nodes)))
-        out.array[lo : lo + batch.n_seeds] = (total @ inputs.rows(batch.nodes)) / np.diff(batch.indptr)[:, None]
+        out.write(lo, (total @ inputs.rows(batch.nodes)) / np.diff(batch.indptr)[:, None])
     return out
