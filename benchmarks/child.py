@@ -60,7 +60,7 @@ class ChildError(RuntimeError):
     @property
     def out_of_memory(self) -> bool:
         """Whether it was killed (as a system short of memory does) or an allocation was refused."""
-        words = ("MemoryError", "can't allocate memory", "not enough memory", "Cannot allocate memory")
+        words = ("MemoryError", "can't allocate memory", "not enough memory", "Cannot allocate memory", "bad_alloc")
         return self.code in (-9, 137) or any(word in self.said for word in words)
 
 

@@ -5,7 +5,6 @@ run, methods of others where their packages are installed.
 """
 
 import argparse
-import os
 import statistics
 import tempfile
 from pathlib import Path
@@ -17,7 +16,7 @@ from benchmarks.data import environment, out_path, read_results, say, write_resu
 
 SIZES = (1_000, 2_000, 5_000, 10_000, 15_000, 20_000, 25_000, 30_000, 35_000, 40_000)
 LIMIT_GB = 24.0
-MATRICES = 6
+MATRICES = 7
 """n × n float32 matrices that the dense form is taken to need until a size has been measured."""
 WARM_UP_TO = 5_000
 REPEATS = 5
@@ -100,13 +99,18 @@ def judged(sizes: list[dict[str, Any]]) -> dict[str, Any]:
         return {}
     last = max(fitted, key=lambda row: row["n"])
     pairs = (
-        ("time", "time_ratio", "time"),
-        ("memory", "memory_ratio", "memory"),
-        ("memory above imports", "memory_ratio_above_imports", "memory"),
+        ("time per epoch", "time_ratio", TARGETS["time"]),
+        ("peak RSS", "memory_ratio", TARGETS["memory"]),
+        ("peak RSS above the imports", "memory_ratio_above_imports", TARGETS["memory"]),
     )
     return {
-        name: {"n": last["n"], "measured": last[key], "target": TARGETS[of], "met": last[key] >= TARGETS[of]}
-        for name, key, of in pairs
+        f"{name}, published over own, {last['n']} spots": {
+            "measured": last[key],
+            "target": target,
+            "at_least": True,
+            "met": last[key] >= target,
+        }
+        for name, key, target in pairs
     }
 
 
@@ -162,7 +166,7 @@ def main() -> None:
     if "baselines" in given.only:
         with tempfile.TemporaryDirectory(prefix="stscale-published-") as name:
             folder = given.keep or Path(name)
-            os.makedirs(folder, exist_ok=True)
+            folder.mkdir(parents=True, exist_ok=True)
             for n in given.baseline_sizes:
                 for key in given.baselines:
                     found = compared(key, n, folder, threads, smoke=given.smoke)
