@@ -63,7 +63,7 @@ BASELINES = {
         package="harmonypy",
     ),
     "cellcharter": Baseline(
-        title=f"CellCharter's style: {CELLCHARTER_PCS} of the default's PCs beside their means over rings of {HOPS} hops, "
+        title=f"CellCharter's style: {CELLCHARTER_PCS} of the default's PCs beside their means over {HOPS} rings, "
         "Gaussian mixture with full covariances (scikit-learn)",
         function="benchmarks.baselines:style",
         arguments={"name": "cellcharter"},

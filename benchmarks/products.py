@@ -12,6 +12,7 @@ from benchmarks.child import call
 from benchmarks.data import say
 
 if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
     from torch import Tensor
 
     from stscale.models.edges import Edges
@@ -22,8 +23,9 @@ WIDTHS = (50, 64, 256, 512)
 REPEATS = 30
 TITLES = {
     "embedding_bag": "torch embedding_bag, own backward (what stscale uses)",
-    "torch_csr": "torch sparse CSR",
-    "scipy": "scipy CSR, transposed for the backward pass",
+    "torch_csr": "torch sparse CSR (int32), torch's own backward",
+    "torch_csr_kept": "torch sparse CSR (int32), transpose kept for the backward",
+    "scipy": "scipy CSR, transpose kept for the backward",
     "pyg_spmm": "torch_geometric.utils.spmm",
     "index_add": "gather and index_add (message passing)",
 }
@@ -103,18 +105,9 @@ def forms(edges: "Edges") -> "dict[str, Form]":
     shape = (len(pattern.indptr) - 1, pattern.cols)
     forward = csr_matrix((weight.numpy(), pattern.indices.numpy(), pattern.indptr.numpy()), shape=shape)
     back = forward.T.tocsr()
-    sparse = torch.sparse_csr_tensor(pattern.indptr, pattern.indices, weight, size=shape)
+    sparse, sparse_back = (_torch_csr(m) for m in (forward, back))
     row = torch.repeat_interleave(torch.arange(shape[0]), pattern.indptr.diff())
     _ = pattern.transposed
-
-    class Scipy(torch.autograd.Function):
-        @staticmethod
-        def forward(ctx: Any, h: "Tensor") -> "Tensor":
-            return torch.from_numpy(forward @ h.detach().numpy())
-
-        @staticmethod
-        def backward(ctx: Any, *grads: "Tensor") -> "Tensor":
-            return torch.from_numpy(back @ grads[0].numpy())
 
     def index_add(h: "Tensor") -> "Tensor":
         return h.new_zeros(shape[0], h.shape[1]).index_add(0, row, h[pattern.indices] * weight[:, None])
@@ -122,7 +115,10 @@ def forms(edges: "Edges") -> "dict[str, Form]":
     made: dict[str, Form] = {
         "embedding_bag": lambda h: edges @ h,
         "torch_csr": lambda h: sparse @ h,
-        "scipy": Scipy.apply,
+        "torch_csr_kept": _pair(lambda h: sparse @ h, lambda grad: sparse_back @ grad),
+        "scipy": _pair(
+            lambda h: torch.from_numpy(forward @ h.numpy()), lambda grad: torch.from_numpy(back @ grad.numpy())
+        ),
         "index_add": index_add,
     }
     if importlib.util.find_spec("torch_geometric") is not None:
@@ -130,6 +126,29 @@ def forms(edges: "Edges") -> "dict[str, Form]":
 
         made["pyg_spmm"] = lambda h: spmm(sparse, h, reduce="sum")
     return made
+
+
+def _torch_csr(matrix: "csr_matrix") -> "Tensor":
+    import torch
+
+    parts = (matrix.indptr.astype(np.int32), matrix.indices.astype(np.int32), matrix.data)
+    return torch.sparse_csr_tensor(*map(torch.from_numpy, parts), size=matrix.shape, check_invariants=True)
+
+
+def _pair(forward: "Form", back: "Form") -> "Form":
+    """Make a differentiable product of a product and the one with the transpose."""
+    import torch
+
+    class Product(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, h: "Tensor") -> "Tensor":
+            return forward(h.detach())
+
+        @staticmethod
+        def backward(ctx: Any, *grads: "Tensor") -> "Tensor":
+            return back(grads[0])
+
+    return Product.apply
 
 
 def _backward(form: "Form", h: "Tensor") -> None:

@@ -45,17 +45,19 @@ def _row(name: str, row: Results, stages: list[str]) -> list[str]:
 
 def _steps(found: Results) -> str:
     def said(of: str | None) -> list[str]:
-        return [
-            f"{part['part']} {part['median_ms']:.1f}{f' ({inner})' if (inner := ', '.join(said(part['part']))) else ''}"
-            for part in found["parts"]
-            if part["of"] == of and part["part"] != "step"
-        ]
+        lines = []
+        for part in (part for part in found["parts"] if part["of"] == of and part["part"] != "step"):
+            share = part["share_of_steps"]
+            inside = [f"in {share:.0%} of the steps"] if share < 1 else []
+            inside += said(part["part"])
+            lines.append(f"{part['part']} {part['median_ms']:.1f}" + (f" ({', '.join(inside)})" if inside else ""))
+        return lines
 
     total = next(part["median_ms"] for part in found["parts"] if part["part"] == "step")
     ahead = found["seconds_per_step_prefetched"] * 1e3
     return (
-        f"Parts of one training step at {number(found['spots'])} spots, median ms (what is in brackets is inside; "
-        f"batches prepared in the loop): {total:.1f} = {', '.join(said(None))}. With batches prepared ahead a step "
+        f"Parts of one training step at {number(found['spots'])} spots, median ms where it ran (brackets: of "
+        f"that; batches prepared in the loop): {total:.1f} = {', '.join(said(None))}. With batches prepared ahead a step "
         f"takes {ahead:.1f} ms."
     )
 

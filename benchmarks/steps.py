@@ -128,8 +128,9 @@ class Clock:
             if values:
                 entry = {"part": name, "of": PARTS[name].of if name in PARTS else None}
                 entry |= {"median_ms": statistics.median(values), "mean_ms": sum(values) / len(measured)}
-                entry["calls_per_step"] = self.calls[name] / len(measured) if name in PARTS else 1
-                found.append(entry)
+                calls = self.calls[name] if name in PARTS else len(measured)
+                counts = {"share_of_steps": len(values) / len(measured), "calls_per_step": calls / len(measured)}
+                found.append({**entry, **counts})
         return found
 
 
@@ -138,20 +139,28 @@ def install(clock: Clock) -> list[str]:
     absent = []
     for name, part in PARTS.items():
         for place in part.places:
-            module, _, dotted = place.partition(":")
-            *owners, leaf = dotted.split(".")
-            try:
-                owner = functools.reduce(getattr, owners, importlib.import_module(module))
-                found = vars(owner)[leaf]
-            except (ImportError, AttributeError, KeyError):
+            there = located(place)
+            if there is None:
                 absent.append(place)
                 continue
+            owner, leaf, found = there
             if isinstance(found, functools.cached_property):
                 found.func = clock.wrapped(found.func, name, part.of)
                 continue
             timed = clock.wrapped(found, name, part.of)
             setattr(owner, leaf, clock.ends_step(timed) if name == "optimiser" else timed)
     return absent
+
+
+def located(place: str) -> tuple[Any, str, Any] | None:
+    """Return the owner, the name and the function of a place; None where it is not there."""
+    module, _, dotted = place.partition(":")
+    *owners, leaf = dotted.split(".")
+    try:
+        owner = functools.reduce(getattr, owners, importlib.import_module(module))
+        return owner, leaf, vars(owner)[leaf]
+    except (ImportError, AttributeError, KeyError):
+        return None
 
 
 class EnoughError(Exception):
