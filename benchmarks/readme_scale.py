@@ -57,8 +57,8 @@ def _steps(found: Results) -> str:
     ahead = found["seconds_per_step_prefetched"] * 1e3
     return (
         f"Parts of one training step at {number(found['spots'])} spots, median ms where it ran (brackets: of "
-        f"that; batches prepared in the loop): {total:.1f} = {', '.join(said(None))}. With batches prepared ahead a step "
-        f"takes {ahead:.1f} ms."
+        f"that; batches prepared in the loop): {total:.1f} = {', '.join(said(None))}. With batches prepared ahead "
+        f"a step takes {ahead:.1f} ms."
     )
 
 
