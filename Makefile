@@ -28,7 +28,7 @@ bench: $(READY)
 	$(BIN)/python -m benchmarks.foundation
 	$(BIN)/python -m benchmarks.readme
 
-# two hours, 24 GB of memory, 30 GB of disk for the simulated slices
+# long, up to a million spots: for a quiet machine with room for the simulated slices
 bench-scale: $(READY)
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[cpu,bench]'
 	$(BIN)/python -m benchmarks.scale

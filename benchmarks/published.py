@@ -148,21 +148,27 @@ def main() -> None:
             raise SystemExit(f"{path} is of a smoke run, or this one is: give another file with --out")
         write_results(path, {**old, "environment": environment(threads), **change})
 
+    def keep_sizes(rows: dict[int, dict[str, Any]], shape: dict[str, Any]) -> None:
+        sizes = [rows[n] for n in sorted(rows)]
+        keep({"settings": shape, "sizes": sizes, "targets": judged(sizes)})
+
     if "sizes" in given.only:
-        shape = {"slices": given.slices, "limit_gb": given.limit_gb}
-        sizes: list[dict[str, Any]] = []
+        shape: dict[str, Any] = {"slices": given.slices, "limit_gb": given.limit_gb}
+        old = read_results(path)
+        same = {name: old.get("settings", {}).get(name) for name in shape} == shape
+        rows = {row["n"]: row for row in old.get("sizes", [])} if same else {}
         for n in sorted(given.sizes):
             limit = limit_mib(given.limit_gb)
-            wanted = estimate_mib(n, sizes)
+            wanted = estimate_mib(n, [row for m, row in rows.items() if m < n])
             if wanted > limit:
                 say(f"n {n}: the published form would take about {wanted:.0f} MiB of {limit:.0f}; stopping here")
                 shape["next"] = {"n": n, "estimate_mib": wanted, "limit_mib": limit}
                 break
-            sizes.append(size(n, given, threads, limit))
-            keep({"settings": shape, "sizes": sizes, "targets": judged(sizes)})
-            if "did_not_fit" in sizes[-1]["published"]:
+            rows[n] = size(n, given, threads, limit)
+            keep_sizes(rows, shape)
+            if "did_not_fit" in rows[n]["published"]:
                 break
-        keep({"settings": shape, "sizes": sizes, "targets": judged(sizes)})
+        keep_sizes(rows, shape)
     if "baselines" in given.only:
         with tempfile.TemporaryDirectory(prefix="stscale-published-") as name:
             folder = given.keep or Path(name)

@@ -262,6 +262,20 @@ def test_tables_are_rendered_from_partial_results(tmp_path: Path) -> None:
     text = render_scale(results)
     assert "| 100 000 | 200.0 | 100.0 | 30.0 | 100.0 | 48.8 | 1.05 |" in text
     assert "exponent" not in text.split("\n\n")[1]
+    parts = [("step", None, 9.0, 1.0), ("terms", None, 8.0, 1.0), ("prototypes", "terms", 2.0, 0.5)]
+    names = ("part", "of", "median_ms", "share_of_steps")
+    part_rows = [dict(zip(names, part, strict=True)) for part in parts]
+    more = {"steps": {"spots": 5000, "parts": part_rows, "seconds_per_step_prefetched": 0.007}}
+    more |= {"wait_policy": {"spots": 5000, "seconds_per_step": {"PASSIVE": 0.004}}}
+    forms = [{"form": "a", "d": 8, "forward_ms": 1.0, "both_ms": None, "difference": 1e-7}]
+    forms.append({"form": "b", "d": 8, "skipped": "not installed"})
+    more |= {"products": {"rows": 4, "entries": 9, "titles": {"a": "A", "b": "B"}, "forms": forms}}
+    text = render_scale({**results, **more})
+    assert "9.0 = terms 8.0 (prototypes 2.0 (in 50% of the steps))." in text
+    assert "a step takes 7.0 ms" in text
+    assert "`PASSIVE` 4.0 ms" in text
+    assert "| A | 1.00 / – | 1e-07 |" in text
+    assert "| B | not installed |  |" in text
     own = {"median": 0.5, "peak_rss_mib": 400.0}
     sizes = [{"n": 40_000, "own": own, "published": {"did_not_fit": "more than 9 MiB"}}]
     text = render_published({**machine, "smoke": False, "settings": {"slices": 4, "limit_gb": 24.0}, "sizes": sizes})
