@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint check bench clean
+.PHONY: demo test lint check bench bench-scale clean
 
 demo: $(READY)
 	rm -rf demo
@@ -26,6 +26,13 @@ bench: $(READY)
 	$(BIN)/python -m benchmarks.quality
 	$(BIN)/python -m benchmarks.telescope
 	$(BIN)/python -m benchmarks.foundation
+	$(BIN)/python -m benchmarks.readme
+
+# long, up to a million spots: for a quiet machine with room for the simulated slices
+bench-scale: $(READY)
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[cpu,bench]'
+	$(BIN)/python -m benchmarks.scale
+	$(BIN)/python -m benchmarks.published
 	$(BIN)/python -m benchmarks.readme
 
 $(READY): pyproject.toml constraints.txt

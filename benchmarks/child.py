@@ -41,7 +41,32 @@ class Outcome:
     peak_rss_mib: float
 
 
-def call(function: str, arguments: Mapping[str, Any], *, threads: int) -> Outcome:
+class ChildError(RuntimeError):
+    """A child that failed.
+
+    Attributes
+    ----------
+    code
+        Exit status; minus the signal's number where a signal ended it.
+    said
+        The end of what it printed.
+    """
+
+    def __init__(self, function: str, code: int, said: str) -> None:
+        super().__init__(f"{function} ended with code {code}:\n{said}")
+        self.code = code
+        self.said = said
+
+    @property
+    def out_of_memory(self) -> bool:
+        """Whether it was killed (as a system short of memory does) or an allocation was refused."""
+        words = ("MemoryError", "can't allocate memory", "not enough memory", "Cannot allocate memory", "bad_alloc")
+        return self.code in (-9, 137) or any(word in self.said for word in words)
+
+
+def call(
+    function: str, arguments: Mapping[str, Any], *, threads: int, environment: Mapping[str, str] | None = None
+) -> Outcome:
     """Call `module:function` with keyword arguments in a fresh process.
 
     Parameters
@@ -52,22 +77,29 @@ def call(function: str, arguments: Mapping[str, Any], *, threads: int) -> Outcom
         Keyword arguments, JSON values only.
     threads
         Threads of every OpenMP and BLAS runtime; they wait without spinning (`OMP_WAIT_POLICY=PASSIVE`).
+    environment
+        Further variables of the child, over these.
 
     Raises
     ------
-    RuntimeError
+    ChildError
         When the child fails, with the end of what it printed.
     """
-    environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE", **dict.fromkeys(THREAD_VARIABLES, str(threads))}
+    own = {"OMP_WAIT_POLICY": "PASSIVE", **dict.fromkeys(THREAD_VARIABLES, str(threads)), **(environment or {})}
     with tempfile.TemporaryDirectory(prefix="stscale-child-") as folder:
         result = Path(folder) / "result.json"
         command = [sys.executable, "-m", "benchmarks.child", function, json.dumps(dict(arguments)), str(result)]
         done = subprocess.run(
-            command, cwd=REPOSITORY, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
+            command,
+            cwd=REPOSITORY,
+            env={**os.environ, **own},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            check=False,
         )
         if done.returncode or not result.exists():
             said = done.stdout.decode(errors="replace")[-TAIL:]
-            raise RuntimeError(f"{function} ended with code {done.returncode}:\n{said}")
+            raise ChildError(function, done.returncode, said)
         return Outcome(**json.loads(result.read_text(encoding="utf-8")))
 
 

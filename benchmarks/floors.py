@@ -75,7 +75,7 @@ def floor(
     }
     config = options(preset).replace(changes)
     run = RunFolder(Path(out))
-    collection, features = _features(files, run, config)
+    collection, features = features_of(files, run, config)
     z = _smoothed(features, run.file("scratch"), config, harmony=harmony)
     labels = cluster(z, config.domains, seed=seed).labels
     with run.stage("write", "floor"):
@@ -83,7 +83,7 @@ def floor(
     return {"graph": asdict(config.graph), "n_pcs": features.p, "genes": features.g, "domains": asdict(config.domains)}
 
 
-def _features(files: list[str], run: "RunFolder", config: "Run") -> "tuple[Collection, FeatureStore]":
+def features_of(files: list[str], run: "RunFolder", config: "Run") -> "tuple[Collection, FeatureStore]":
     """Ingest the slices and compute their principal components, as the pipeline does."""
     from stscale.slices import Collection, SliceStore, build_features, ingest
     from stscale.slices.sources import slice_name

@@ -7,13 +7,12 @@ import argparse
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from benchmarks.child import REPOSITORY
 from benchmarks.data import RESULTS, read_results
+from benchmarks.readme_scale import published, scale
+from benchmarks.tables import Results, machine, table
 
-Results = dict[str, Any]
-NOT_YET = "Not measured yet: `make bench`."
 COLUMNS = {
     "ari": ("ARI", 3),
     "nmi": ("NMI", 3),
@@ -39,7 +38,7 @@ def _tissue(tissue: Results) -> str:
         values = [f"{figure[m]:.{digits}f}" if m in figure else "" for m, (_, digits) in COLUMNS.items()]
         rows.append([f"{figure['title']} ({figure['kind']}: {figure['source']})", "", *values])
     lines = [f"**{tissue['title']}**, K = {tissue['k']} given to every method; median (min–max) over seeds:", ""]
-    lines.append(_table(heads, rows))
+    lines.append(table(heads, rows))
     lines += ["", "ARI of each labelled slice alone, median:", "", _slices(tissue)]
     skipped = [f"{r['title']}: {r['skipped']}" for r in tissue["rows"].values() if "skipped" in r]
     lines += ["", *(f"Skipped: {text}." for text in skipped)] if skipped else []
@@ -62,7 +61,7 @@ def _slices(tissue: Results) -> str:
     rows = _measured(tissue)
     names = list(dict.fromkeys(name for r in rows for name in r["summary"]["slice_ari"]))
     cells = [[_named(r), *(f"{r['summary']['slice_ari'][n]['median']:.3f}" for n in names)] for r in rows]
-    return _table(["method", *names], cells)
+    return table(["method", *names], cells)
 
 
 def _spread(value: dict[str, float | None], digits: int) -> str:
@@ -91,8 +90,8 @@ def foundation(results: Results) -> str:
     stages = {"simulate": results["simulate"], **results["integrate"]["stages"]}
     parts = ", ".join(f"{name} {stage['seconds']:.1f} s" for name, stage in stages.items())
     shape = f"{size['slices']} slices × {size['spots']:,} spots × {size['genes']:,} genes".replace(",", " ")
-    head = f"{shape}, seed {size['seed']}, K = {size['domains']}, {_machine(results)}:"
-    return f"{head}\n\n{_table(['', 'measured', 'target', 'met'], rows)}\n\nStages: {parts}."
+    head = f"{shape}, seed {size['seed']}, K = {size['domains']}, {machine(results)}:"
+    return f"{head}\n\n{table(['', 'measured', 'target', 'met'], rows)}\n\nStages: {parts}."
 
 
 def telescope(results: Results) -> str:
@@ -107,25 +106,17 @@ def telescope(results: Results) -> str:
         apart = [f"{entry[f'{form}_error'][what]:.0e}" for what in ("value", "gradient") for form in ("block", "gram")]
         rows.append([f"{entry['n']:,}".replace(",", " "), *times, *memory, *apart])
     width = results["sizes"][0]["d"]
-    head = f"Value and gradient, d = {width}, float32, views 1e-3 apart, median of the repeats, {_machine(results)}; "
+    head = f"Value and gradient, d = {width}, float32, views 1e-3 apart, median of the repeats, {machine(results)}; "
     head += "errors are relative, against the block form in float64:"
-    return f"{head}\n\n{_table(heads, rows)}"
-
-
-def _machine(results: Results) -> str:
-    smoke = "smoke run, no measurement, " if results["smoke"] else ""
-    return f"{smoke}{results['environment']['threads']} threads, {results['environment']['date']}"
-
-
-def _table(heads: list[str], rows: list[list[str]]) -> str:
-    body = [heads, ["---"] * len(heads), *rows]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in body)
+    return f"{head}\n\n{table(heads, rows)}"
 
 
 SECTIONS: dict[str, Callable[[Results], str]] = {
     "quality": quality,
     "foundation": foundation,
     "telescope": telescope,
+    "scale": scale,
+    "published": published,
 }
 
 
@@ -142,8 +133,9 @@ def rendered(text: str, results: Path = RESULTS) -> str:
         if text.count(start) != 1 or text.count(end) != 1:
             raise ValueError(f"README.md needs the markers {start} and {end}, once each")
         found = read_results(results / f"{name}.json")
+        not_yet = f"Not measured yet: `python -m benchmarks.{name}`."
         before, rest = text.split(start)
-        text = f"{before}{start}\n{render(found) if found else NOT_YET}\n{end}{rest.split(end)[1]}"
+        text = f"{before}{start}\n{render(found) if found else not_yet}\n{end}{rest.split(end)[1]}"
     return text
 
 
