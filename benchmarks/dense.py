@@ -10,6 +10,8 @@ from stscale.models import Spotscape
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from stscale.models import Minibatch
+
 OVERRIDDEN = ("_telescope", "_scale")
 
 
@@ -60,11 +62,11 @@ class DenseSpotscape(Spotscape):
         self._similarity = normalize(z, dim=1) @ normalize(z_prime, dim=1).T
         return dense_telescope(self._similarity)
 
-    def _scale(self, z: "Tensor", z_prime: "Tensor", group: "Tensor") -> "Tensor":
+    def _scale(self, z: "Tensor", batch: "Minibatch", union: "Tensor", group: "Tensor") -> "Tensor":
         m, self._similarity = self._similarity, None
         if m is None:
-            m = normalize(z, dim=1) @ normalize(z_prime, dim=1).T
-        value = dense_scale_matching(m, group, self.config.scale_k)
+            m = normalize(z, dim=1) @ normalize(union, dim=1).T
+        value = dense_scale_matching(m, batch.group, self.config.scale_k)
         return value / (self.n_slices * (self.n_slices - 1)) if self.config.pair_mean else value
 
 

@@ -48,25 +48,21 @@ PARTS = {
         places=("stscale.training.inputs:DenseInputs.rows", "stscale.training.inputs:SparseInputs.rows")
     ),
     "edges": Part(places=("stscale.training.fit:layer_edges",)),
+    "transposing edges": Part(places=("stscale.models.edges:Pattern.transposed",)),
     "terms": Part(places=(f"{MODEL}:Spotscape.terms",)),
-    "both views": Part(places=(f"{MODEL}:Spotscape.view", f"{MODEL}:Spotscape.views"), of="terms"),
+    "both views": Part(places=(f"{MODEL}:Spotscape.views",), of="terms"),
     "dropping edges": Part(places=("stscale.models.edges:Edges.dropped",), of="both views"),
     "dropping features": Part(places=(f"{MODEL}:drop_features",), of="both views"),
     "convolutions": Part(places=(f"{MODEL}:Spotscape.layer",), of="both views"),
     "sparse products": Part(places=("stscale.models.edges:Edges.__matmul__",), of="convolutions"),
     "decoder": Part(places=("torch.nn:Linear.forward",), of="terms"),
     "reconstruction": Part(places=(f"{MODEL}:masked_mse",), of="terms"),
-    "telescope": Part(
-        places=(f"{MODEL}:telescope_gram", f"{MODEL}:telescope_block", f"{MODEL}:telescope_global"), of="terms"
-    ),
+    "telescope": Part(places=(f"{MODEL}:Spotscape._telescope",), of="terms"),
     "scale matching": Part(places=(f"{MODEL}:scale_matching",), of="terms"),
-    "its search": Part(
-        places=("stscale.graphs.neighbors:search", "stscale.losses.scale_matching:search"), of="scale matching"
-    ),
+    "its search": Part(places=("stscale.losses.scale_matching:nearest",), of="scale matching"),
     "prototypes": Part(places=(f"{MODEL}:Spotscape._prototypes", f"{MODEL}:prototype_contrast"), of="terms"),
     "their k-means": Part(places=(f"{MODEL}:kmeans",), of="prototypes"),
     "backward": Part(places=("torch:Tensor.backward",)),
-    "transposing edges": Part(places=("stscale.models.edges:Pattern.transposed",), of="backward"),
     "optimiser": Part(places=("torch.optim:Adam.step", "torch.optim:AdamW.step")),
 }
 

@@ -159,7 +159,7 @@ def test_the_published_form_has_the_full_batch_loss(tmp_path: Path, monkeypatch:
         assert task.sampler.batches_per_epoch == 1
         found: list[dict[str, Any]] = []
         if form == "published":  # and it is not stscale's own form by another name
-            monkeypatch.delattr("stscale.models.spotscape.telescope_gram")
+            monkeypatch.delattr("stscale.models.spotscape.gram_value")
             monkeypatch.delattr("stscale.models.spotscape.scale_matching")
         fit(method, task, Train(steps=1, log_every=1), tmp_path / f"{form}-checkpoints", found.append)
         losses.append({k: v for k, v in found[0].items() if k in {"loss", *method.weights}})
