@@ -6,7 +6,7 @@ import typer
 
 from stscale.errors import StscaleError
 
-from . import config, ingest, inspect, integrate, metrics, simulate
+from . import config, ingest, inspect, integrate, metrics, plan, simulate
 
 app = typer.Typer(
     name="stscale",
@@ -18,6 +18,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(integrate.integrate)
+app.command()(plan.plan)
 app.command()(ingest.ingest)
 app.command()(simulate.simulate)
 app.command()(metrics.metrics)

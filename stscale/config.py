@@ -9,6 +9,7 @@ from typing import Any, Literal
 from stscale.errors import InputError
 from stscale.options import Section, build, digest, option
 from stscale.sections import Domains, Graph, Ingest, Preprocess, Sample, Simulate, Spotscape, Train
+from stscale.size import bytes_of
 
 __all__ = [
     "PRESETS",
@@ -46,6 +47,13 @@ class Run(Section):
     spotscape: Spotscape = Spotscape()
     train: Train = Train()
     domains: Domains = Domains()
+
+    def check(self) -> None:
+        """Refuse budgets that are no amounts of memory."""
+        for name in ("max_ram", "max_vram"):
+            value = getattr(self, name)
+            if value is not None:
+                bytes_of(value, name)
 
     def replace(self, changes: dict[str, dict[str, Any]]) -> "Run":
         """Return a copy with `changes` {section: {name: value}}; the section "run" is the top level.

@@ -36,6 +36,7 @@ class Preprocess(Section):
     min_shared_genes: int = option(50, "fewer shared genes than this is an error", low=1)
     target_sum: float = option(1e4, "counts per spot after library-size normalisation", above=0.0)
     lognormalized: bool = option(False, "the input is already log-normalised; refused unless said")
+    block: int = option(2_097_152, "stored counts that a worker reads at a time", low=1024)
     n_pcs: int = option(50, "principal components of the normalised genes", low=1)
     scale_genes: bool = option(True, "PCA of genes scaled to unit variance")
     center: Literal["all", "slice"] = option("slice", "PCA around each slice's own mean, or around the common one")

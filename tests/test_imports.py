@@ -23,6 +23,7 @@ FLOORS = {
         "ranks",
         "rundir",
         "sections",
+        "size",
         "threads",
     ),
     1: ("slices", "graphs", "transport"),

@@ -217,7 +217,7 @@ def build_features(
     import zarr
 
     collection.check_counts(lognormalized=config.lognormalized)
-    blocks = collection_blocks(collection)
+    blocks = collection_blocks(collection, entries=config.block)
     ranked = rank_collection(collection, blocks, config=config, workers=workers, scheduler=scheduler)
     columns = ranked.ranking.columns
     function = partial(

@@ -82,6 +82,21 @@ def mtx_entries(
         raise InputError(f"{path} is cut short: it names {stored} entries and has {seen}")
 
 
+def mtx_stored(path: Path, *, shape: tuple[int, int]) -> int:
+    """Return how many entries a ``matrix.mtx`` says it has; nothing but its first lines is read.
+
+    Raises
+    ------
+    InputError
+        As `mtx_entries`, of a damaged start.
+    """
+    with open_text(path) as text:
+        try:
+            return _header(text, path, shape)
+        except (EOFError, OSError, UnicodeDecodeError) as error:
+            raise InputError(f"{path} cannot be read ({' '.join(str(error).split())}); is it whole?") from None
+
+
 def _header(text: TextIO, path: Path, shape: tuple[int, int]) -> int:
     """Read up to the size line; the number of entries."""
     banner = text.readline().split()

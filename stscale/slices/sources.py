@@ -46,6 +46,8 @@ class Source:
     """Unit of the coordinates; None when the input does not say."""
     um_per_unit: float | None
     """Micrometres per unit; None when the input does not say."""
+    stored: int
+    """Values that X stores; of a dense matrix all of them."""
     stream: Callable[[int], Iterator[Piece]]
     """What `pieces` calls."""
 

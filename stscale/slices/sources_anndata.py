@@ -115,6 +115,7 @@ def _source(group: Any, path: Path, name: str, stream: Any, *, table: str = "") 
         coordinates=_spatial(group, path, table=table),
         unit=None,
         um_per_unit=None,
+        stored=shape[0] * shape[1] if _kind(group["X"]) == "dense" else int(group["X"]["data"].shape[0]),
         stream=stream,
     )
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from stscale.errors import InputError
 from stscale.slices import keys
-from stscale.slices.mtx import mtx_entries, open_text
+from stscale.slices.mtx import mtx_entries, mtx_stored, open_text
 from stscale.slices.sources import Piece, Source
 from stscale.slices.sources_anndata import compressed
 
@@ -35,6 +35,16 @@ class _Counts:
     ids: list[str]
     symbols: list[str]
     types: list[str]
+
+    def stored(self) -> int:
+        """Values stored, those outside tissue too."""
+        if self.path.is_dir():
+            shape = (len(self.ids), len(self.barcodes))
+            return mtx_stored(_one(self.path, ("matrix.mtx.gz", "matrix.mtx")), shape=shape)
+        import h5py
+
+        with h5py.File(self.path, "r") as file:
+            return int(file["matrix/data"].shape[0])
 
     def entries(self, entries: int) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[Any]]]:
         """Stream barcode, feature, value."""
@@ -129,6 +139,7 @@ def open_visium(folder: Path, *, name: str) -> Source:
         coordinates=placed.loc[kept, ["pxl_col_in_fullres", "pxl_row_in_fullres"]].to_numpy(np.float64),
         unit="px",
         um_per_unit=_um_per_pixel(spatial / "scalefactors_json.json"),
+        stored=counts.stored(),
         stream=stream,
     )
 

@@ -165,6 +165,11 @@ class SliceStore:
         """Read the input's own columns, (n, ·), indexed by spot name, in store order."""
         return self._frame("obs", keys.OBS_RESERVED)
 
+    def obs_columns(self) -> int:
+        """Return how many columns of the input's own there are about spots; nothing is read of them."""
+        named = _group(str(self.path), _stamp(self.path))["obs"].attrs["column-order"]
+        return len(set(named) - keys.OBS_RESERVED)  # type: ignore[arg-type]  # JSON, to zarr
+
     def var(self) -> "pd.DataFrame":
         """Read the input's own columns, (n_genes, ·), indexed by gene name."""
         return self._frame("var", keys.VAR_RESERVED)

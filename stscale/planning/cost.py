@@ -1,0 +1,201 @@
+"""Memory, disk and time of every stage as functions of the size of the data, the options and the machine.
+
+Bytes are counted from what the code holds: arrays over spots, blocks of counts, batches, pages of mapped files. The
+constants beside them (what an allocator keeps, what a library loads on first use) were fitted to runs of 10 000 to
+1 000 000 spots; `benchmarks/scale.py` compares prediction and measurement.
+"""
+
+from dataclasses import dataclass
+
+from stscale.config import Run
+from stscale.memory import KEPT
+from stscale.planning.headers import Size
+from stscale.planning.machine import Machine
+
+MIB = 2**20
+ROWS = 8192
+"""Rows of a block of the exact embedding."""
+
+# Seconds of work in units of the machine's probe; fitted like the constants of memory.
+COUNT_PASSES = 9.0
+STEP_UNITS = 4.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cost:
+    """What one stage takes.
+
+    Attributes
+    ----------
+    stage
+        Its name.
+    ram, vram, disk
+        Peak bytes of memory and of GPU memory while it runs, bytes it leaves or holds on disk.
+    seconds
+        Wall time.
+    """
+
+    stage: str
+    ram: float
+    vram: float
+    disk: float
+    seconds: float
+
+
+def costs(size: Size, run: Run, machine: Machine, *, steps: int, cuda: bool) -> list[Cost]:
+    """Predict every stage.
+
+    Parameters
+    ----------
+    size
+        Of the slices.
+    run
+        Options.
+    machine
+        From `probe`.
+    steps
+        Optimiser steps.
+    cuda
+        Whether training and embedding run on a GPU.
+    """
+    return [
+        _ingest(size, run, machine),
+        _features(size, run, machine),
+        _graph(size, run, machine),
+        _train(size, run, machine, steps, cuda=cuda),
+        _embed(size, run, machine, cuda=cuda),
+        _domains(size, run, machine),
+        _write(size, run, machine),
+        _report(size, machine),
+    ]
+
+
+def _ingest(size: Size, run: Run, machine: Machine) -> Cost:
+    sorting = min(run.ingest.memory_mb * MIB, 128 * size.largest_stored)
+    # names and tables of the slice at hand
+    tables = size.largest * (150 + 60 * size.columns) if size.to_ingest else 0
+    seconds = 0.05 * size.slices + size.to_ingest * COUNT_PASSES * 3 / machine.counts
+    # the store, and 12 bytes an entry of the slice being sorted
+    return Cost(
+        stage="ingest",
+        ram=machine.base + sorting + tables,
+        vram=0,
+        disk=2.5 * size.to_ingest + 12 * size.largest_stored,
+        seconds=seconds,
+    )
+
+
+def _block(size: Size, run: Run) -> float:
+    """Count the stored values of the largest block a worker reads."""
+    per_row = size.stored / max(size.n, 1)
+    return min(
+        run.preprocess.block, size.stored, max(run.ingest.chunk, run.ingest.tile) * per_row, size.largest * per_row
+    )
+
+
+def _features(size: Size, run: Run, machine: Machine) -> Cost:
+    g, block = size.genes, _block(size, run)
+    kept = size.stored * size.genes / max(size.vocabulary, 1) ** 0.5 / max(size.genes, 1) ** 0.5
+    gram = 8.0 * g * g * (1 if g > 512 else 3)
+    # results wait in order for the one writer: about two blocks a worker, each twice (counts, normalised)
+    ram = machine.base + 60 * MIB + gram + 16 * MIB + 90 * block * machine.threads + 110 * size.n
+    passes = COUNT_PASSES * (size.stored + kept) / machine.counts / min(machine.threads, 4)
+    dense = size.n * g * g / 2 / machine.products if kept > 0.06 * size.n * g else kept * g / machine.products * 4
+    scores = kept * run.preprocess.n_pcs / machine.products
+    return Cost(
+        stage="features",
+        ram=ram,
+        vram=0,
+        disk=4.6 * kept + 4 * size.n * run.preprocess.n_pcs + 60 * size.n,
+        seconds=2 + passes + dense + scores,
+    )
+
+
+def _graph(size: Size, run: Run, machine: Machine) -> Cost:
+    k = run.graph.k if run.graph.kind == "knn" else 8
+    edges = 1.25 * k * size.n
+    # distances and indices of the largest slice, then all edges twice while they are joined
+    ram = machine.base + 60 * MIB + size.largest * (k + 1) * 48 + 12 * edges + 24 * size.n
+    return Cost(stage="graph", ram=ram, vram=0, disk=4 * edges + 8 * size.n, seconds=0.1 + 2.5e-6 * size.n)
+
+
+def _width(size: Size, run: Run) -> int:
+    return run.preprocess.n_pcs if run.spotscape.input == "pca" else size.genes
+
+
+def _batch(size: Size, run: Run) -> float:
+    """Bytes of the tensors of one step, with what the backward pass needs."""
+    c, b = run.spotscape, min(run.sample.batch_size, size.n)
+    width = _width(size, run)
+    # measured on tissue: tiles touch 2.05 b nodes, 1.5 b of them in the first layer; random seeds many more
+    grow = (2.05, 1.5) if run.sample.kind == "tile" else (25.0, 6.0)
+    nodes, first = (min(f * b, size.n) for f in grow)
+    views = 2 * 4 * (2 * nodes * width + 8 * first * c.hidden + 12 * b * c.latent + 4 * b * width)
+    candidates = b + c.bank
+    matching = 0.0
+    if size.slices > 1 and c.w_scale:
+        matching = 4 * (3 * b * size.slices * c.latent + 4 * b * size.slices * c.scale_k + 3 * candidates * c.latent)
+    blocks = 3 * 4 * 2048 * 2048 * (b / 2048) ** 2 if c.telescope == "block" else 0.0
+    held = 4 * c.latent * (c.bank + (c.reservoir if size.slices > 1 else 0))
+    waiting = run.train.prefetch * (4 * (nodes + b) * width + 60 * first * 7)
+    return views + matching + blocks + held + waiting
+
+
+def _mapped(size: Size, *widths: float) -> float:
+    """Resident pages of mapped (n, width) float32 files."""
+    return sum(min(KEPT, 4 * size.n * width) for width in widths)
+
+
+def _train(size: Size, run: Run, machine: Machine, steps: int, *, cuda: bool) -> Cost:
+    c, batch = run.spotscape, _batch(size, run)
+    width = _width(size, run)
+    weights = 16 * (width * c.hidden + c.hidden * c.latent + c.latent * width)
+    pages = _mapped(size, width, width)
+    ram = machine.base + 260 * MIB + 0.9 * pages + 90 * size.n + weights
+    if not cuda:
+        ram += batch
+    smoothed = c.smooth + c.target_smooth + 1
+    share = (min(run.sample.batch_size, size.n) / 2048) * (width / 50 + 4) / 5
+    seconds = 1 + steps * STEP_UNITS * (share if share > 1 else 0.3 + 0.7 * share) / machine.steps
+    return Cost(
+        stage="train",
+        ram=ram,
+        vram=(600 * MIB + batch + weights) if cuda else 0,
+        disk=4 * size.n * width * smoothed + 30 * MIB,
+        seconds=seconds + 3e-6 * size.n,
+    )
+
+
+def _embed(size: Size, run: Run, machine: Machine, *, cuda: bool) -> Cost:
+    c = run.spotscape
+    rows = min(ROWS, size.n)
+    block = 4 * rows * 1.3 * (_width(size, run) + 4 * c.hidden)
+    ram = machine.base + 240 * MIB + 0.9 * _mapped(size, _width(size, run), c.hidden, c.latent) + 60 * size.n
+    return Cost(
+        stage="embed",
+        ram=ram + (0 if cuda else block),
+        vram=600 * MIB + block if cuda else 0,
+        disk=4 * size.n * (c.hidden + 2 * c.latent),
+        seconds=0.2 + 8e-6 * size.n,
+    )
+
+
+def _domains(size: Size, run: Run, machine: Machine) -> Cost:
+    d, fit = run.spotscape.latent, min(size.n, run.domains.max_fit)
+    c = min(run.domains.n_components or d, d)
+    ram = machine.base + 240 * MIB + fit * (4 * d + 8 * (3 * c + d)) + 65_536 * 8 * (d + c) + 14 * size.n
+    tried = 1 if run.domains.k else run.domains.k_max - run.domains.k_min + 1
+    seconds = 1 + run.domains.n_init * 0.06 + (tried - 1) * 1.5 + 2e-4 * fit + 1e-6 * size.n
+    return Cost(stage="domains", ram=ram, vram=0, disk=4 * size.n, seconds=seconds)
+
+
+def _write(size: Size, run: Run, machine: Machine) -> Cost:
+    d = run.spotscape.latent
+    ram = machine.base + 220 * MIB + size.n * (170 + 24 * size.columns)
+    disk = size.n * (4.2 * d + 30 + 8 * size.columns)
+    return Cost(stage="write", ram=ram, vram=0, disk=disk, seconds=0.3 + 2.5e-6 * size.n)
+
+
+def _report(size: Size, machine: Machine) -> Cost:
+    ram = machine.base + 330 * MIB + min(size.n, 10**6) * 90
+    return Cost(stage="report", ram=ram, vram=0, disk=3 * MIB, seconds=2 + 1e-6 * size.n)
