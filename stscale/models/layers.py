@@ -16,6 +16,17 @@ class MeasuredNorm(nn.BatchNorm1d):
     and variance of all those rows replace the running ones. The result does not depend on the chunks.
     """
 
+    def take(self) -> tuple[Tensor, int]:
+        """Hand over the sums (2, d) float64 and the rows collected so far, and start collecting anew."""
+        sums, rows = self._sums, self._rows
+        self._sums, self._rows = torch.zeros_like(sums), 0
+        return sums, rows
+
+    def add(self, sums: Tensor, rows: int) -> None:
+        """Add what a copy of this module with the same running mean took, within `measuring()`."""
+        self._sums += sums
+        self._rows += rows
+
     @contextmanager
     def measuring(self) -> Iterator[None]:
         """Collect statistics in the enclosed forwards."""

@@ -100,9 +100,9 @@ class FeatureStore:
         """Row of each spot in its slice's store, (n,), ascending in a slice."""
         return self._array("row")
 
-    def xy(self) -> NDArray[np.float64]:
-        """Coordinates as given, (n, 2 or 3)."""
-        return self._array("xy")
+    def xy(self, lo: int = 0, hi: int | None = None) -> NDArray[np.float64]:
+        """Coordinates as given of the rows `lo` to `hi` (default: all), (hi - lo, 2 or 3)."""
+        return self._array("xy", lo, hi)
 
     def library(self) -> NDArray[np.float32]:
         """Sum of each spot's counts over the vocabulary, (n,); 1 for log-normalised input."""
