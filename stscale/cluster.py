@@ -138,7 +138,7 @@ def _unusable(name: str, error: object) -> str:
 
 
 def _versions() -> dict[str, str | None]:
-    """What must be the same everywhere: Python, this package, and what it computes with."""
+    """Return what must be the same everywhere: Python, this package, and what it computes with."""
     found: dict[str, str | None] = {"python": ".".join(platform.python_version_tuple()[:2]), "stscale": __version__}
     for name in PACKAGES:
         try:
@@ -150,7 +150,7 @@ def _versions() -> dict[str, str | None]:
 
 
 def _lacks(probe: str, token: str, sizes: dict[str, int | None]) -> str | None:
-    """What this worker cannot do with the files of a run; None when nothing is in the way."""
+    """Say what this worker cannot do with the files of a run; None when nothing is in the way."""
     folder = Path(probe).parent
     own = folder / f"{Path(probe).name}-{socket.gethostname()}-{os.getpid()}"
     try:

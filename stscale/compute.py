@@ -73,11 +73,11 @@ class Tasks:
         with suppress(OSError, KeyError, ValueError):
             client.replicate([self._held])
 
-    def one(self, block: object) -> "Future":
+    def one(self, block: object) -> "Future[Any]":
         """Submit a block."""
         return self.client.submit(_call, self._held, block, pure=False)
 
-    def tree(self, blocks: Sequence[object], combine: Callable[[Any], Any], fan_in: int) -> "Future":
+    def tree(self, blocks: Sequence[object], combine: Callable[[Any], Any], fan_in: int) -> "Future[Any]":
         """Submit blocks and the combination of their results, `fan_in` at a time."""
         nodes = [self.one(block) for block in blocks]
         while len(nodes) > 1:
@@ -88,7 +88,7 @@ class Tasks:
 
 
 def in_order(
-    client: "Client", submit: Callable[[Item], "Future"], items: Iterable[Item], *, ahead: int
+    client: "Client", submit: Callable[[Item], "Future[Any]"], items: Iterable[Item], *, ahead: int
 ) -> Iterator[Any]:
     """Yield the results of all items in order while up to `ahead` of them are under way or wait to be taken.
 
@@ -116,7 +116,7 @@ def in_order(
     StscaleError
         When a task took down several workers, or the cluster is gone. Other errors of a task come as they are.
     """
-    pending: deque[Future] = deque()
+    pending: deque[Future[Any]] = deque()
     try:
         for item in items:
             pending.append(submit(item))
@@ -134,7 +134,7 @@ def _call(function: Callable[[Item], Result], block: Item) -> Result:
     return function(block)
 
 
-def _result(client: "Client", future: "Future") -> Any:
+def _result(client: "Client", future: "Future[Any]") -> Any:
     """Wait for a future as long as there are workers."""
     from concurrent.futures import CancelledError
 
@@ -168,7 +168,7 @@ def _result(client: "Client", future: "Future") -> Any:
         raise lost from error
 
 
-def _settle(client: "Client", pending: Iterable["Future"]) -> None:
+def _settle(client: "Client", pending: Iterable["Future[Any]"]) -> None:
     """Let what was submitted come to its end, whatever that is."""
     from distributed import wait
 

@@ -16,17 +16,6 @@ class MeasuredNorm(nn.BatchNorm1d):
     and variance of all those rows replace the running ones. The result does not depend on the chunks.
     """
 
-    def take(self) -> tuple[Tensor, int]:
-        """Hand over the sums (2, d) float64 and the rows collected so far, and start collecting anew."""
-        sums, rows = self._sums, self._rows
-        self._sums, self._rows = torch.zeros_like(sums), 0
-        return sums, rows
-
-    def add(self, sums: Tensor, rows: int) -> None:
-        """Add what a copy of this module with the same running mean took, within `measuring()`."""
-        self._sums += sums
-        self._rows += rows
-
     @contextmanager
     def measuring(self) -> Iterator[None]:
         """Collect statistics in the enclosed forwards."""
@@ -43,6 +32,19 @@ class MeasuredNorm(nn.BatchNorm1d):
                 self.get_buffer("running_var").copy_(variance.clamp(min=0).float())
         finally:
             self._sums = None
+
+    def take(self) -> tuple[Tensor, int]:
+        """Hand over the sums (2, d) float64 and the rows collected so far, and start collecting anew."""
+        sums, rows = self._sums, self._rows
+        if sums is None:
+            raise RuntimeError("there are sums within measuring() only")
+        self._sums, self._rows = torch.zeros_like(sums), 0
+        return sums, rows
+
+    def add(self, sums: Tensor, rows: int) -> None:
+        """Add what a copy of this module with the same running mean took, within `measuring()`."""
+        held, held_rows = self.take()
+        self._sums, self._rows = held + sums, held_rows + rows
 
     def forward(self, input: Tensor) -> Tensor:
         """Normalise (rows, d), or collect."""

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from stscale.atomic import atomic_path
+from stscale.compute import Scheduler
 from stscale.config import Preprocess
 from stscale.errors import InputError
 from stscale.slices.collection import Collection
@@ -18,7 +19,7 @@ from stscale.slices.feature_writer import ATTRS, FORMAT, FeatureWriter, read_csr
 from stscale.slices.pca import Gram
 from stscale.slices.preprocess import feature_rows, rank_collection
 from stscale.slices.store import _group, _stamp
-from stscale.slices.stream import Scheduler, collection_blocks, map_blocks
+from stscale.slices.stream import collection_blocks, map_blocks
 
 if TYPE_CHECKING:
     import pandas as pd

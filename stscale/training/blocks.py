@@ -125,7 +125,7 @@ class LayerTask:
         return type(self), self._made
 
     def sums(self, rows: Range) -> Sums:
-        """Sums and number of rows that each normalisation met in these rows."""
+        """Return sums and number of rows that each normalisation met in these rows."""
         _, i, inputs, _, _ = self._made
         with self._desk() as (method, expander), _measuring(method) as norms:
             _block(method, i, inputs, expander, rows, torch.device("cpu"))
