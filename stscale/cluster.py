@@ -52,6 +52,7 @@ def cluster(address: str | None, *, threads: int) -> Iterator[Compute]:
     if not re.fullmatch(r"(tcp|tls)://(\[[0-9a-fA-F:]+\]|[^\s/:]+):\d{1,5}/?", address):
         raise InputError(f"scheduler {address!r} is no address; expected tcp://host:port, for example tcp://host:8786")
     import dask.config
+    import distributed  # noqa: F401  # brings its own settings, which must be there before one is changed
 
     # a function with the tables of many slices is sent once, which is what Dask would warn about
     with dask.config.set({"distributed.admin.large-graph-warning-threshold": "1 GiB"}):

@@ -1,8 +1,9 @@
 """Where the stages compute: threads of this process, or a Dask distributed cluster."""
 
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -67,11 +68,13 @@ class Tasks:
         from distributed.protocol.pickle import dumps, loads
 
         self.client = client
-        self._held = client.submit(loads, dumps(function), pure=False)
-        # Only a head start: without a copy of its own a worker would get its blocks by work stealing, later.
-        # Workers that come or go while it is made cost no more than that.
-        with suppress(OSError, KeyError, ValueError):
-            client.replicate([self._held])
+        with _said():
+            self._held = client.submit(loads, dumps(function), pure=False)
+            _wait(client, self._held)
+            # Only a head start: without a copy of its own a worker would get its blocks by work stealing, later.
+            # Workers that come or go while it is made cost no more than that.
+            with suppress(OSError, KeyError, ValueError):
+                client.replicate([self._held])
 
     def one(self, block: object) -> "Future[Any]":
         """Submit a block."""
@@ -118,13 +121,14 @@ def in_order(
     """
     pending: deque[Future[Any]] = deque()
     try:
-        for item in items:
-            pending.append(submit(item))
-            if len(pending) >= ahead:
-                # nothing else holds the future: its result leaves the cluster as soon as it is here
+        with _said():
+            for item in items:
+                pending.append(submit(item))
+                if len(pending) >= ahead:
+                    # nothing else holds the future: its result leaves the cluster as soon as it is here
+                    yield _result(client, pending.popleft())
+            while pending:
                 yield _result(client, pending.popleft())
-        while pending:
-            yield _result(client, pending.popleft())
     except Exception:
         _settle(client, pending)
         raise
@@ -134,38 +138,51 @@ def _call(function: Callable[[Item], Result], block: Item) -> Result:
     return function(block)
 
 
-def _result(client: "Client", future: "Future[Any]") -> Any:
+def _wait(client: "Client", future: "Future[Any]") -> None:
     """Wait for a future as long as there are workers."""
+    from distributed import TimeoutError, wait
+
+    seen = time.monotonic()
+    while True:
+        try:
+            wait(future, timeout=PATIENCE / 10)
+            return
+        except TimeoutError:
+            now = time.monotonic()
+            if client.nthreads():
+                seen = now
+            elif now - seen > PATIENCE:
+                raise StscaleError(
+                    f"the Dask cluster has had no worker for {PATIENCE:.0f} s; start workers, "
+                    "the same command goes on from here"
+                ) from None
+
+
+def _result(client: "Client", future: "Future[Any]") -> Any:
+    _wait(client, future)
+    return future.result()
+
+
+@contextmanager
+def _said() -> Iterator[None]:
+    """Say what became of a cluster in words of its user."""
     from concurrent.futures import CancelledError
 
-    from distributed import TimeoutError, wait
+    from distributed.client import ClosedClientError
     from distributed.comm.core import CommClosedError
     from distributed.scheduler import KilledWorker
 
-    lost = StscaleError(
-        "the connection to the Dask scheduler was lost; once it is up, the same command goes on from here"
-    )
     try:
-        while True:
-            try:
-                wait(future, timeout=PATIENCE)
-                break
-            except TimeoutError:
-                if client.status != "running":
-                    raise lost from None
-                if not client.nthreads():
-                    raise StscaleError(
-                        f"the Dask cluster has had no worker for {PATIENCE:.0f} s; start workers, "
-                        "the same command goes on from here"
-                    ) from None
-        return future.result()
+        yield
     except KilledWorker as error:
         raise StscaleError(
             f"{error.allowed_failures + 1} Dask workers died one after the other on the same task, most likely out "
             "of memory; give the workers more memory, the same command goes on from here"
         ) from error
-    except (CancelledError, CommClosedError) as error:
-        raise lost from error
+    except (CancelledError, ClosedClientError, CommClosedError) as error:
+        raise StscaleError(
+            "the connection to the Dask scheduler was lost; once it is up, the same command goes on from here"
+        ) from error
 
 
 def _settle(client: "Client", pending: Iterable["Future[Any]"]) -> None:
