@@ -52,7 +52,7 @@ def inputs(request: pytest.FixtureRequest, tmp_path: Path) -> Inputs:
 def network() -> Network:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(3)
-        made = Network(G, 3, 3, Spotscape(hidden=16, latent=5, activation="relu", reservoir=9, bank=0), 0)
+        made = Network(G, 3, 3, Spotscape(hidden=16, latent=5, activation="relu", reservoir=64, bank=0), 0)
         for norm in (block.norm for block in made.convolutions):
             norm.running_mean.normal_()
     return made.eval()
