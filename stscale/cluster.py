@@ -1,5 +1,6 @@
 """The connection to a Dask distributed cluster, and what must be true of one before a run uses it."""
 
+import logging
 import os
 import platform
 import re
@@ -55,7 +56,7 @@ def cluster(address: str | None, *, threads: int) -> Iterator[Compute]:
     import distributed  # noqa: F401  # brings its own settings, which must be there before one is changed
 
     # a function with the tables of many slices is sent once, which is what Dask would warn about
-    with dask.config.set({"distributed.admin.large-graph-warning-threshold": "1 GiB"}):
+    with _without_logs(), dask.config.set({"distributed.admin.large-graph-warning-threshold": "1 GiB"}):
         client = _connected(address)
         try:
             _check_versions(client, address)
@@ -97,6 +98,19 @@ def check_shared(folder: Path, slices: Sequence[Path]) -> None:
                 f"worker {worker} {lack}; a cluster needs the run folder and the slices on a file system that all "
                 "its workers share, at the same paths"
             )
+
+
+@contextmanager
+def _without_logs() -> Iterator[None]:
+    """Keep the client's own log from the terminal: what stops a run is raised, what does not is no news."""
+    levels = {name: logging.getLogger(name).level for name in ("distributed", "distributed.client")}
+    for name in levels:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
 
 
 def _connected(address: str) -> "Client":

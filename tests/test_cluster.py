@@ -328,7 +328,7 @@ def test_a_task_that_takes_workers_down_is_said_in_one_line(some):
         list(map_blocks(work, range(3), workers=2, scheduler=None))
 
 
-def test_without_workers_or_scheduler_a_run_gives_up(some, monkeypatch):
+def test_without_workers_or_scheduler_a_run_gives_up(some, monkeypatch, caplog):
     """The last test: nothing is left of the cluster then."""
     monkeypatch.setattr(stscale.compute, "PATIENCE", 0.5)
     with cluster(some.address, threads=1):
@@ -343,3 +343,4 @@ def test_without_workers_or_scheduler_a_run_gives_up(some, monkeypatch):
         some.scheduler.kill()
         with pytest.raises(StscaleError, match="connection to the Dask scheduler was lost"):
             list(map_blocks(lambda k: k, range(4), workers=1, scheduler=None))
+    assert caplog.records == []  # the errors said it
