@@ -23,6 +23,9 @@ def integrate(
     device: Annotated[str | None, typer.Option("--device", help="auto, cpu or cuda.")] = None,
     seed: Seed = None,
     threads: Threads = None,
+    scheduler: Annotated[
+        str | None, typer.Option("--scheduler", help="Dask scheduler whose workers compute, tcp://host:8786.")
+    ] = None,
     fresh: Annotated[bool, typer.Option("--fresh/--resume", help="Start over, or reuse what is finished.")] = False,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -37,7 +40,7 @@ def integrate(
         preset,
         settings,
         {
-            "run": {"method": method, "seed": seed, "threads": threads, "device": device},
+            "run": {"method": method, "seed": seed, "threads": threads, "device": device, "scheduler": scheduler},
             "domains": {"k": domains},
             "preprocess": {"lognormalized": lognormalized, "genes": genes},
         },

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from stscale.cluster import check_shared, cluster
+from stscale.compute import Compute
 from stscale.config import Run
 from stscale.errors import InputError
 from stscale.rundir import RunFolder
@@ -62,7 +64,8 @@ def integrate(
         The run folder. Finished stages with unchanged inputs and options are reused, an interrupted training
         goes on from its last checkpoint.
     config
-        All options; default `Run()`.
+        All options; default `Run()`. With a scheduler, all stages but training and domains compute on its workers:
+        the result is the same.
     fresh
         Start over, whatever the folder holds.
     observer
@@ -84,10 +87,20 @@ def integrate(
     paths = _check_inputs(slices)
     if fresh and any(Path(out).resolve() in p.resolve().parents for p in paths):
         raise InputError(f"the slices are inside {out}, which starting over would delete; give another folder")
-    set_threads(config.threads)
-    run = RunFolder(Path(out), fresh=fresh)
+    threads = set_threads(config.threads)
+    with cluster(config.scheduler, threads=threads) as compute:
+        if compute.remote:
+            # workers have working directories of their own
+            paths, out = [p.absolute() for p in paths], Path(out).absolute()
+        return _run(paths, Path(out), config, compute, observer or (lambda event: None), fresh=fresh)
+
+
+def _run(paths: list[Path], out: Path, config: Run, compute: Compute, observer: Observer, *, fresh: bool) -> Result:
+    run = RunFolder(out, fresh=fresh)
     try:
-        collection, features, labels = Integration(run, paths, config, observer or (lambda event: None)).go()
+        if compute.remote:
+            check_shared(run.path, paths)
+        collection, features, labels = Integration(run, paths, config, observer, compute).go()
     except InputError:
         # slices that cannot be integrated leave nothing behind, not even their stores
         run.discard_if_new(before="features")

@@ -3,6 +3,8 @@
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +13,7 @@ from numpy.typing import NDArray
 
 from stscale import __version__
 from stscale import config as options
+from stscale.compute import Compute
 from stscale.config import Run
 from stscale.errors import InputError
 from stscale.memory import let_go
@@ -34,11 +37,12 @@ ROWS = 65_536
 class Integration:
     """The stages of one run, in order; each is reused, resumed or done."""
 
-    def __init__(self, run: RunFolder, paths: list[Path], config: Run, observer: Observer) -> None:
+    def __init__(self, run: RunFolder, paths: list[Path], config: Run, observer: Observer, compute: Compute) -> None:
         self.run = run
         self.paths = paths
         self.config = config
         self.observer = observer
+        self.compute = compute
         self.digest = ""
 
     def go(self) -> tuple["Collection", "FeatureStore", "NDArray[np.int32]"]:
@@ -70,7 +74,7 @@ class Integration:
     def ingest(self) -> "Collection":
         """Bring every slice into a slice store, and check them as one collection."""
         from stscale.fingerprint import fingerprint
-        from stscale.slices import Collection, SliceStore, ingest, is_store
+        from stscale.slices import Collection, SliceStore, is_store
 
         inputs = [dict(zip(("bytes", "hash"), fingerprint(p), strict=True), path=str(p)) for p in self.paths]
         hashes = [i["hash"] for i in inputs]
@@ -90,10 +94,7 @@ class Integration:
         else:
             self.observer({"event": "stage", "stage": "ingest", "state": "start"})
             with self.run.stage("ingest", now) as found:
-                for source, store in zip(self.paths, stores, strict=True):
-                    if source != store:
-                        ingest(source, store, config=self.config.ingest)
-                    self._tell("ingested", slice=store.stem)
+                self._ingest(stores)
                 found["slices"] = len(stores)
         self.run.manifest["inputs"] = inputs
         pre = self.config.preprocess
@@ -104,10 +105,19 @@ class Integration:
         self.run.save()
         return collection
 
+    def _ingest(self, stores: list[Path]) -> None:
+        from stscale.slices.ingest import bring
+        from stscale.slices.stream import spread
+
+        pairs = list(zip(self.paths, stores, strict=True))
+        for store in spread(partial(bring, self.config.ingest), pairs, self.compute):
+            self._tell("ingested", slice=store.stem)
+        for part in self.run.file("slices").glob(".*.part"):  # what a lost worker was writing
+            shutil.rmtree(part, ignore_errors=True)
+
     def features(self, collection: "Collection") -> "FeatureStore":
         """Choose genes, normalise, compute principal components."""
         from stscale.slices.features import FeatureStore, build_features
-        from stscale.threads import available_cores
 
         path = self.run.file("features.zarr")
         now = self._chain(asdict(self.config.preprocess), [s.name for s in collection.stores])
@@ -116,9 +126,13 @@ class Integration:
             return FeatureStore.open(path)
         self.observer({"event": "stage", "stage": "features", "state": "start"})
         with self.run.stage("features", now) as found:
-            workers = self.config.threads or available_cores()
             features = build_features(
-                collection, path, config=self.config.preprocess, seed=self.config.seed, workers=workers
+                collection,
+                path,
+                config=self.config.preprocess,
+                seed=self.config.seed,
+                workers=self.compute.workers,
+                scheduler=self.compute.scheduler,
             )
             found.update(
                 spots=collection.n,
@@ -136,7 +150,8 @@ class Integration:
 
     def graph(self, features: "FeatureStore") -> "Graph":
         """Build the spatial graph of every slice."""
-        from stscale.graphs import load, spatial_graph
+        from stscale.graphs import block_diagonal, load, slice_graph
+        from stscale.slices.stream import spread
 
         path = self.run.file("graph.npz")
         now = self._chain(asdict(self.config.graph))
@@ -145,7 +160,9 @@ class Integration:
             return load(path)
         self.observer({"event": "stage", "stage": "graph", "state": "start"})
         with self.run.stage("graph", now) as found:
-            graph = spatial_graph(features.xy(), features.offsets(), self.config.graph)
+            slices = list(pairwise(features.offsets().tolist()))
+            build = partial(slice_graph, features.xy, self.config.graph)
+            graph = block_diagonal(list(spread(build, slices, self.compute)))
             graph.save(path)
             alone = int((graph.degree() == 0).sum())
             found.update(edges=graph.n_edges // 2, mean_degree=graph.n_edges / graph.n, isolated=alone)
@@ -224,7 +241,7 @@ class Integration:
             found["history"] = history
         self.observer({"event": "stage", "stage": "embed", "state": "start"})
         with run.stage("embed", now):
-            z = embed(method, inputs, graph, scratch, device=device)
+            z = embed(method, inputs, graph, scratch, device=device, compute=self.compute)
             self._save_latents(z.array, latents)
             self._save_model(method, now)
         return np.load(latents, mmap_mode="r")

@@ -14,6 +14,8 @@ FLOORS = {
     0: (
         "__init__",
         "atomic",
+        "cluster",
+        "compute",
         "config",
         "errors",
         "fingerprint",

@@ -1,6 +1,13 @@
 """Graphs of spots: the type, the builders, the neighbour search."""
 
-from stscale.graphs.build import delaunay_graph, feature_graph, knn_graph, radius_graph, spatial_graph
+from stscale.graphs.build import (
+    delaunay_graph,
+    feature_graph,
+    knn_graph,
+    radius_graph,
+    slice_graph,
+    spatial_graph,
+)
 from stscale.graphs.csr import Graph, block_diagonal, from_pairs, load
 
 __all__ = [
@@ -12,5 +19,6 @@ __all__ = [
     "knn_graph",
     "load",
     "radius_graph",
+    "slice_graph",
     "spatial_graph",
 ]

@@ -109,6 +109,21 @@ SPATIAL: dict[str, Callable[[NDArray[np.float64], GraphConfig], Graph]] = {
 }
 
 
+def slice_graph(read: Callable[[int, int], NDArray[np.float64]], config: GraphConfig, rows: tuple[int, int]) -> Graph:
+    """Build the spatial graph of one slice whose coordinates are read here, where it is built.
+
+    Parameters
+    ----------
+    read
+        Coordinates (hi - lo, 2 or 3) of the rows `lo` to `hi`.
+    config
+        Rule and its parameters.
+    rows
+        First row of the slice, and of the next one.
+    """
+    return SPATIAL[config.kind](read(*rows), config)
+
+
 def spatial_graph(xy: NDArray[np.float64], offsets: NDArray[np.int64], config: GraphConfig) -> Graph:
     """Build the spatial graph of every slice and join them block-diagonally.
 

@@ -100,6 +100,13 @@ class Graph:
         with atomic_path(path) as part, part.open("wb") as file:
             np.savez(file, indptr=self.indptr, indices=self.indices)
 
+    def unpack(self, folder: Path) -> None:
+        """Write the arrays as files of their own in `folder`, for `mapped`."""
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, array in (("indptr", self.indptr), ("indices", self.indices)):
+            with atomic_path(folder / f"{name}.npy") as part:
+                np.save(part, array)
+
 
 def load(path: Path) -> Graph:
     """Read a graph written by `Graph.save`.
@@ -114,6 +121,12 @@ def load(path: Path) -> Graph:
             return Graph(indptr=file["indptr"], indices=file["indices"])
     except (OSError, KeyError, ValueError, TypeError, EOFError, BadZipFile) as error:
         raise InputError(f"{path} holds no graph ({error}); build it again with --fresh") from error
+
+
+def mapped(folder: Path) -> Graph:
+    """Open the files of `Graph.unpack` mapped into memory: processes of one machine share them."""
+    indptr, indices = (np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("indptr", "indices"))
+    return Graph(indptr=indptr, indices=indices)
 
 
 def from_pairs(n: int, row: NDArray[np.integer], col: NDArray[np.integer]) -> Graph:

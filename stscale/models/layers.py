@@ -38,6 +38,19 @@ class MeasuredNorm(nn.BatchNorm1d):
         finally:
             self._sums = None
 
+    def take(self) -> tuple[Tensor, int]:
+        """Hand over the sums (2, d) float64 and the rows collected so far, and start collecting anew."""
+        sums, rows = self._sums, self._rows
+        if sums is None:
+            raise RuntimeError("there are sums within measuring() only")
+        self._sums, self._rows = torch.zeros_like(sums), 0
+        return sums, rows
+
+    def add(self, sums: Tensor, rows: int) -> None:
+        """Add what a copy of this module with the same running mean took, within `measuring()`."""
+        held, held_rows = self.take()
+        self._sums, self._rows = held + sums, held_rows + rows
+
     def forward(self, input: Tensor, views: int = 1, seeds: int | None = None) -> Tensor:
         """Normalise (views · rows, d), or collect.
 

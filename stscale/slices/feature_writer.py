@@ -7,11 +7,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from stscale.compute import Scheduler
 from stscale.errors import InputError
 from stscale.slices.collection import Collection
 from stscale.slices.pca import Components
 from stscale.slices.preprocess import Ranked, Rows
-from stscale.slices.stream import ENTRIES, Scheduler, map_blocks
+from stscale.slices.stream import ENTRIES, map_blocks
 from stscale.slices.writer import _Stream
 
 if TYPE_CHECKING:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from stscale.atomic import atomic_path
+from stscale.compute import Scheduler
 from stscale.config import Preprocess
 from stscale.errors import InputError
 from stscale.slices.collection import Collection
@@ -18,7 +19,7 @@ from stscale.slices.feature_writer import ATTRS, FORMAT, FeatureWriter, read_csr
 from stscale.slices.pca import Gram
 from stscale.slices.preprocess import feature_rows, rank_collection
 from stscale.slices.store import _group, _stamp
-from stscale.slices.stream import Scheduler, collection_blocks, map_blocks
+from stscale.slices.stream import collection_blocks, map_blocks
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -100,9 +101,9 @@ class FeatureStore:
         """Row of each spot in its slice's store, (n,), ascending in a slice."""
         return self._array("row")
 
-    def xy(self) -> NDArray[np.float64]:
-        """Coordinates as given, (n, 2 or 3)."""
-        return self._array("xy")
+    def xy(self, lo: int = 0, hi: int | None = None) -> NDArray[np.float64]:
+        """Coordinates as given of the rows `lo` to `hi` (default: all), (hi - lo, 2 or 3)."""
+        return self._array("xy", lo, hi)
 
     def library(self) -> NDArray[np.float32]:
         """Sum of each spot's counts over the vocabulary, (n,); 1 for log-normalised input."""

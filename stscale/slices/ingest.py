@@ -85,6 +85,32 @@ def ingest(source: Path, out: Path, *, config: Ingest, name: str | None = None) 
     return SliceStore.open(out)
 
 
+def bring(config: Ingest, pair: tuple[Path, Path]) -> Path:
+    """Ingest one slice of a run, unless its source is a slice store and is used where it is.
+
+    Parameters
+    ----------
+    config
+        As in `ingest`.
+    pair
+        The source and the store; the same path for a store.
+
+    Returns
+    -------
+    Path
+        The store.
+
+    Raises
+    ------
+    InputError
+        As `ingest`.
+    """
+    source, store = pair
+    if source != store:
+        ingest(source, store, config=config)
+    return store
+
+
 def _check_paths(source: Path, out: Path) -> None:
     if out.exists() and not out.is_dir():
         raise InputError(f"{out} is a file; a slice store is a folder, give another path")

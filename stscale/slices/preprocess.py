@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from stscale.compute import Scheduler
 from stscale.config import Preprocess
 from stscale.errors import InputError
 from stscale.slices.collection import Collection
@@ -20,7 +21,7 @@ from stscale.slices.hvg import (
     trend,
 )
 from stscale.slices.moments import Moments
-from stscale.slices.stream import Block, Scheduler, reduce_blocks
+from stscale.slices.stream import Block, reduce_blocks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

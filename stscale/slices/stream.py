@@ -1,6 +1,6 @@
 """Where Dask computes: a tree reduction and an ordered map over row blocks, both bounded in memory.
 
-These two functions are the only sinks of pre-processing. Block functions are pure: they get a `Block`, read
+These functions are the only sinks of pre-processing. Block functions are pure: they get a `Block`, read
 what they need from disk and return a value. The order in which results are combined depends on the blocks
 alone, so the outcome is bit-equal whatever the number of workers.
 """
@@ -9,14 +9,14 @@ import contextvars
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
+from stscale.compute import Compute, Scheduler, Tasks, current_client, in_order
 from stscale.slices.collection import Collection
 
 FAN_IN = 8  # results combined at a time
 ENTRIES = 1 << 21  # stored counts a block is meant to hold: about 16 MiB of values and indices
 
-Scheduler = Literal["threads", "synchronous"]
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -76,12 +76,12 @@ def reduce_blocks(
     combine
         Associative combination of one to `fan_in` results, given in block order.
     workers
-        Threads of the threaded scheduler. It has no influence on the result.
+        Threads of the threaded scheduler, or of the cluster. It has no influence on the result.
     fan_in
         Results combined at a time, at least 2.
     scheduler
-        ``"threads"``, ``"synchronous"``, or None for Dask's current one (a distributed client when there
-        is one).
+        ``"threads"``, ``"synchronous"``, or None for Dask's current one: the cluster of a distributed client
+        when there is one.
 
     Returns
     -------
@@ -100,8 +100,9 @@ def reduce_blocks(
     # One graph per subtree of fan_in² blocks, so that neither the graph nor its results grow with n.
     levels: list[list[Result]] = [[]]
     step = fan_in * fan_in
-    for start in range(0, len(blocks), step):
-        levels[0].append(_subtree(function, blocks[start : start + step], combine, workers, fan_in, scheduler))
+    parts = [blocks[start : start + step] for start in range(0, len(blocks), step)]
+    for result in _subtrees(function, parts, combine, workers, fan_in, scheduler):
+        levels[0].append(result)
         level = 0
         while len(levels[level]) == fan_in:
             if level + 1 == len(levels):
@@ -132,7 +133,7 @@ def map_blocks(
     blocks
         Any number.
     workers
-        Blocks computed side by side; at most twice as many results exist at a time.
+        Blocks computed side by side; at most twice as many are under way or wait for the caller at a time.
     scheduler
         As in `reduce_blocks`.
 
@@ -141,10 +142,14 @@ def map_blocks(
     Result
         For a writer or an accumulator that must see the blocks in order.
     """
+    client = current_client() if scheduler is None else None
+    if client is not None and blocks:
+        yield from in_order(client, Tasks(client, function).one, blocks, ahead=2 * workers)
+        return
     windows = [blocks[start : start + workers] for start in range(0, len(blocks), workers)]
     if not windows:
         return
-    context = contextvars.copy_context()  # a distributed client may be current in this context only
+    context = contextvars.copy_context()  # Dask's own settings may be made in this context only
     with ThreadPoolExecutor(max_workers=1) as ahead:
         pending = ahead.submit(context.run, _window, function, windows[0], workers, scheduler)
         for following in [*windows[1:], None]:
@@ -155,6 +160,42 @@ def map_blocks(
             while results:
                 # popped, so that a consumed result is not kept alive by its window
                 yield results.pop()
+
+
+def spread(function: Callable[[Item], Result], items: Sequence[Item], compute: Compute) -> Iterator[Result]:
+    """Yield the result of every item, in order, for items of which each may take much memory.
+
+    Parameters
+    ----------
+    function
+        Function of one item, which may run again when a worker is lost.
+    items
+        Any number.
+    compute
+        On a cluster, as in `map_blocks`; in this process one after the other.
+    """
+    if compute.remote:
+        return map_blocks(function, items, workers=compute.workers, scheduler=compute.scheduler)
+    return map(function, items)
+
+
+def _subtrees(
+    function: Callable[[Item], Result],
+    parts: Sequence[Sequence[Item]],
+    combine: Callable[[Sequence[Result]], Result],
+    workers: int,
+    fan_in: int,
+    scheduler: Scheduler | None,
+) -> Iterator[Result]:
+    client = current_client() if scheduler is None else None
+    if client is None:
+        for part in parts:
+            yield _subtree(function, part, combine, workers, fan_in, scheduler)
+        return
+    tasks = Tasks(client, function)
+    # enough subtrees at a time that no worker waits for the end of one
+    ahead = 1 + -(-2 * workers // len(parts[0]))
+    yield from in_order(client, lambda part: tasks.tree(part, combine, fan_in), parts, ahead=ahead)
 
 
 def _subtree(

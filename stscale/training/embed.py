@@ -1,22 +1,28 @@
 """Exact layer-wise embedding: all neighbours, one hop at a time, block by block."""
 
-from contextlib import ExitStack
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
+from stscale.compute import Compute
 from stscale.graphs.csr import Graph
-from stscale.models.edges import layer_edges
-from stscale.models.layers import MeasuredNorm
 from stscale.models.method import Method
-from stscale.sampling.batch import Expander
+from stscale.training.blocks import Blocks, ClusterBlocks, LocalBlocks, Range
 from stscale.training.inputs import ROWS, DenseInputs, Inputs
 
 
-@torch.no_grad()
 def embed(
-    method: Method, inputs: Inputs, graph: Graph, folder: Path, *, device: torch.device, remeasure: bool = True
+    method: Method,
+    inputs: Inputs,
+    graph: Graph,
+    folder: Path,
+    *,
+    device: torch.device,
+    remeasure: bool = True,
+    compute: Compute | None = None,
 ) -> DenseInputs:
     """Embed every spot with all its neighbours; nothing is sampled.
 
@@ -38,6 +44,9 @@ def embed(
         Where the network runs.
     remeasure
         Whether normalisation statistics are measured anew.
+    compute
+        A cluster computes the blocks when `device` is the CPU; a GPU of this process is faster than to send
+        them around. The result is the same. Default: this process.
 
     Returns
     -------
@@ -45,43 +54,28 @@ def embed(
         (n, d) float32 latents.
     """
     method.to(device).eval()
-    expander = Expander(graph, 1)
+    blocks: Blocks
+    if compute is not None and compute.remote and device.type == "cpu":
+        blocks = ClusterBlocks(method, graph, folder, compute)
+    else:
+        blocks = LocalBlocks(method, graph, device)
+    ranges = [(lo, min(lo + ROWS, inputs.n)) for lo in range(0, inputs.n, ROWS)]
     current: Inputs = inputs
     for i in range(method.n_layers):
         if remeasure:
-            _measure(method, i, current, expander, device)
-        current = _mapped(method, i, current, expander, folder / f"layer-{i}.f32", device)
+            blocks.measure(i, current, ranges)
+        current = _filled(folder / f"layer-{i}.f32", inputs.n, ranges, blocks.rows(i, current, ranges))
     if not isinstance(current, DenseInputs):
         raise TypeError("a method has at least one layer")
     return current
 
 
-def _measure(method: Method, i: int, inputs: Inputs, expander: Expander, device: torch.device) -> None:
-    norms = [m for m in method.modules() if isinstance(m, MeasuredNorm)]
-    with ExitStack() as stack:
-        for norm in norms:
-            stack.enter_context(norm.measuring())
-        for lo in range(0, inputs.n, ROWS):
-            _block(method, i, inputs, expander, lo, device)
-
-
-def _mapped(
-    method: Method, i: int, inputs: Inputs, expander: Expander, path: Path, device: torch.device
-) -> DenseInputs:
-    last = i == method.n_layers - 1
+def _filled(path: Path, n: int, ranges: list[Range], blocks: Iterable[NDArray[np.float32]]) -> DenseInputs:
     out: DenseInputs | None = None
-    for lo in range(0, inputs.n, ROWS):
-        h = _block(method, i, inputs, expander, lo, device)
-        rows = (method.fuse(h) if last else h).float().cpu().numpy()
+    for (lo, _), rows in zip(ranges, blocks, strict=True):
         if out is None:
-            out = DenseInputs(path, inputs.n, rows.shape[1])
+            out = DenseInputs(path, n, rows.shape[1])
         out.write(lo, rows)
     if out is None:
         raise ValueError("no spots to embed")
     return out
-
-
-def _block(method: Method, i: int, inputs: Inputs, expander: Expander, lo: int, device: torch.device) -> torch.Tensor:
-    batch = expander.expand(np.arange(lo, min(lo + ROWS, inputs.n)))
-    x = torch.from_numpy(inputs.rows(batch.nodes)).to(device)
-    return method.layer(i, x, layer_edges(batch, device)[0])

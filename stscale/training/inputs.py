@@ -1,11 +1,12 @@
 """What the network reads: rows of features by spot, from files mapped into memory."""
 
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from stscale.atomic import atomic_path
 from stscale.graphs.csr import Graph
 from stscale.memory import Touched
 from stscale.sampling.batch import Expander
@@ -58,6 +59,11 @@ class DenseInputs:
         self.array[lo : lo + len(rows)] = rows
         self._touched.add(len(rows))
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # other processes get the file, to read, not its content
+        cast("np.memmap[Any, Any]", self.array).flush()
+        return _dense, (self.path.absolute(), self.n, self.width)
+
 
 class SparseInputs:
     """Normalised genes of a feature store, made dense a batch at a time.
@@ -72,6 +78,7 @@ class SparseInputs:
 
     def __init__(self, features: FeatureStore, folder: Path) -> None:
         self.n, self.width = features.n, features.g
+        self._folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         self._indptr = np.zeros(self.n + 1, dtype=np.int64)
         paths = folder / "indices.i32", folder / "data.f32"
@@ -81,9 +88,7 @@ class SparseInputs:
                 self._indptr[lo + 1 : lo + block.shape[0] + 1] = self._indptr[lo] + block.indptr[1:]
                 block.indices.astype(np.int32).tofile(indices)
                 block.data.astype(np.float32).tofile(data)
-        empty = self._indptr[-1] == 0
-        self._indices = np.empty(0, np.int32) if empty else np.memmap(paths[0], dtype=np.int32, mode="r")
-        self._data = np.empty(0, np.float32) if empty else np.memmap(paths[1], dtype=np.float32, mode="r")
+        self._open()
 
     def rows(self, ids: NDArray[np.int64]) -> NDArray[np.float32]:
         """Gather rows in the order asked, (m, g) float32."""
@@ -94,6 +99,37 @@ class SparseInputs:
         out = np.zeros((len(ids), self.width), dtype=np.float32)
         out[np.repeat(np.arange(len(ids)), lengths), self._indices[place]] = self._data[place]
         return out
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # other processes get the files, to read, not their content
+        path = self._folder.absolute() / "indptr.npy"
+        if not path.exists():
+            with atomic_path(path) as part:
+                np.save(part, self._indptr)
+        return _sparse, (self._folder.absolute(), self.n, self.width)
+
+    def _open(self) -> None:
+        empty = self._indptr[-1] == 0
+        paths = self._folder / "indices.i32", self._folder / "data.f32"
+        self._indices = np.empty(0, np.int32) if empty else np.memmap(paths[0], dtype=np.int32, mode="r")
+        self._data = np.empty(0, np.float32) if empty else np.memmap(paths[1], dtype=np.float32, mode="r")
+
+
+def _dense(path: Path, n: int, width: int) -> DenseInputs:
+    inputs = object.__new__(DenseInputs)
+    inputs.path, inputs.n, inputs.width = path, n, width
+    # read only: a file that is missing here must not be made
+    inputs.array = np.memmap(path, dtype=np.float32, mode="r", shape=(n, width))
+    inputs._touched = Touched(inputs.array)
+    return inputs
+
+
+def _sparse(folder: Path, n: int, width: int) -> SparseInputs:
+    inputs = object.__new__(SparseInputs)
+    inputs.n, inputs.width, inputs._folder = n, width, folder
+    inputs._indptr = np.load(folder / "indptr.npy", mmap_mode="r")
+    inputs._open()
+    return inputs
 
 
 def pca_inputs(features: FeatureStore, graph: Graph, folder: Path, *, smooth: int) -> DenseInputs:
