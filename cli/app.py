@@ -1,5 +1,6 @@
 """The application: its commands, and how errors leave it."""
 
+import os
 import sys
 
 import typer
@@ -55,5 +56,7 @@ def main() -> None:
 def _stop(error: Exception, text: str, code: int, debug: bool) -> None:
     if debug:
         raise error
+    if os.environ.get("RANK", "0") != "0":
+        sys.exit(code)  # the first rank has said it
     typer.echo("error: " + " ".join(text.split()), err=True)
     sys.exit(code)

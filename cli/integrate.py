@@ -1,11 +1,13 @@
 """`stscale integrate`."""
 
+import os
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from .options import Debug, Quiet, Seed, Setting, Threads, configured
+from .options import Debug, MaxRam, MaxVram, Quiet, Seed, Setting, Threads, configured
 
 
 def integrate(
@@ -26,6 +28,11 @@ def integrate(
     scheduler: Annotated[
         str | None, typer.Option("--scheduler", help="Dask scheduler whose workers compute, tcp://host:8786.")
     ] = None,
+    nproc: Annotated[
+        int, typer.Option("--nproc", help="Processes that train together on this machine, one per GPU.", min=1)
+    ] = 1,
+    max_ram: MaxRam = None,
+    max_vram: MaxVram = None,
     fresh: Annotated[bool, typer.Option("--fresh/--resume", help="Start over, or reuse what is finished.")] = False,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -40,17 +47,28 @@ def integrate(
         preset,
         settings,
         {
-            "run": {"method": method, "seed": seed, "threads": threads, "device": device, "scheduler": scheduler},
+            "run": {
+                "method": method,
+                "seed": seed,
+                "threads": threads,
+                "device": device,
+                "scheduler": scheduler,
+                "max_ram": max_ram,
+                "max_vram": max_vram,
+            },
             "domains": {"k": domains},
             "preprocess": {"lognormalized": lognormalized, "genes": genes},
         },
     )
     # only now the heavy imports: a wrong option is answered at once
     from stscale.pipeline import integrate as integrate_slices
+    from stscale.training.launch import followers
 
     from .progress import Display
 
-    with Display(quiet=quiet) as display:
+    rank = int(os.environ.get("RANK", "0"))
+    quiet = quiet or rank > 0  # the first rank speaks for all
+    with followers(nproc, ["-m", "stscale_cli", *sys.argv[1:]]), Display(quiet=quiet) as display:
         result = integrate_slices(slices, out=out, config=run, fresh=fresh, observer=display)
     if not quiet:
         left = f" ({result.left_out} without counts left out)" if result.left_out else ""

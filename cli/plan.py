@@ -54,6 +54,8 @@ def told(found: "Plan") -> list[str]:
     """Return the plan as lines of text."""
     from stscale.size import said
 
+    from .progress import duration
+
     size = found.size
     lines = [
         f"{size.slices} slices, {size.n:,} spots, {size.genes:,} of {size.vocabulary:,} genes, {size.stored:,} counts",
@@ -71,10 +73,3 @@ def told(found: "Plan") -> list[str]:
         effect = "the result depends on it" if change.result else "the result does not depend on it"
         lines.append(f"{change.option}: {change.before} lowered to {change.after} to fit ({effect})")
     return [*lines, *found.notes]
-
-
-def duration(seconds: float) -> str:
-    """Write seconds as s, min or h."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -6,6 +6,14 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+
+def duration(seconds: float) -> str:
+    """Write seconds as s, min or h."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
 SAID = {
     "ingest": "reading slices",
     "features": "normalising, choosing genes, principal components",
@@ -48,10 +56,28 @@ class Display:
         if event["event"] == "stage":
             text = SAID.get(event["stage"], event["stage"])
             self.console.print(f"{text} (unchanged, reused)" if event["state"] == "reused" else text)
+        elif event["event"] == "plan":
+            self._plan(event)
         elif event["event"] == "note":
             self.console.print(f"  note: {event['text']}")
         elif event["event"] == "step":
             self._step(event)
+
+    def _plan(self, event: dict[str, Any]) -> None:
+        from stscale.size import said
+
+        amounts = {k: said(event[f"{k}_mb"] * 2**20) for k in ("ram", "vram", "disk") if event[f"{k}_mb"]}
+        parts = [f"{amounts['ram']} of memory", f"{amounts['disk']} of disk", f"about {duration(event['seconds'])}"]
+        if "vram" in amounts:
+            parts.insert(1, f"{amounts['vram']} of GPU memory")
+        self.console.print(f"plan: {', '.join(parts)}")
+        for change in event["changes"]:
+            effect = "changes the result" if change["result"] else "does not change the result"
+            self.console.print(
+                f"  note: {change['option']} {change['before']} lowered to {change['after']} to fit ({effect})"
+            )
+        for note in event["notes"]:
+            self.console.print(f"  note: {note}")
 
     def _step(self, event: dict[str, Any]) -> None:
         if self._task is None:

@@ -5,15 +5,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from stscale import ranks
 from stscale.cluster import check_shared, cluster
-from stscale.compute import Compute
 from stscale.config import Run
-from stscale.errors import InputError
+from stscale.errors import InputError, StscaleError
 from stscale.rundir import RunFolder
-from stscale.stages import Integration, Observer
+from stscale.stages import Integration, Observer, pick_device
+from stscale.threads import available_cores, local_ranks, set_threads
 
 if TYPE_CHECKING:
     import anndata
+
+    from stscale.planning import Plan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,40 +84,118 @@ def integrate(
         For bad input or settings, in one line. A folder that this call made is removed again unless its features
         were finished.
     """
-    from stscale.threads import set_threads
+    from stscale.training.launch import group
 
     config = config or Run()
     paths = _check_inputs(slices)
     if fresh and any(Path(out).resolve() in p.resolve().parents for p in paths):
         raise InputError(f"the slices are inside {out}, which starting over would delete; give another folder")
-    threads = set_threads(config.threads)
-    with cluster(config.scheduler, threads=threads) as compute:
-        if compute.remote:
+    with group():
+        if ranks.number() > 0:
+            return _follow(config)
+        lead = _Lead(paths, Path(out), config, observer or (lambda event: None))
+        try:
+            result = lead.go(fresh=fresh)
+        except BaseException:
+            if not lead.busy:  # in a step the others meet the error, or the end of the connection, themselves
+                ranks.agreed(None)
+            raise
+        ranks.agreed(result)
+        return result
+
+
+def plan(slices: Sequence[str | Path], *, out: str | Path = ".", config: Run | None = None) -> "Plan":
+    """Predict what `integrate` would take, from headers and a probe of this machine of about a second.
+
+    Parameters
+    ----------
+    slices, config
+        As `integrate`.
+    out
+        Where the run would be written.
+
+    Returns
+    -------
+    Plan
+        Memory, disk and time of every stage; its `run` has the options lowered to the budgets `max_ram` and
+        `max_vram`.
+
+    Raises
+    ------
+    StscaleError
+        For bad input, or when nothing makes the run fit: with the smallest budget that would do.
+    """
+    from stscale.planning import make_plan, probe, read_header
+
+    config = config or Run()
+    cuda = pick_device(config.device).type == "cuda"
+    threads = set_threads(config.threads or _threads())
+    headers = [read_header(path) for path in _check_inputs(slices)]
+    machine = probe(Path(out), threads=threads, cuda=cuda)
+    return make_plan(headers, config, machine, cuda=cuda, folder=Path(out))
+
+
+def _follow(config: Run) -> Result:
+    """Take part in the training that rank 0 leads, and wait for its result."""
+    from stscale.training.job import follow
+
+    set_threads(config.threads or _threads())
+    result = follow(pick_device(config.device))
+    if not isinstance(result, Result):
+        raise StscaleError("rank 0 stopped before the end; its own message says why")
+    return result
+
+
+class _Lead:
+    """A run as rank 0 (or the only process) makes it."""
+
+    def __init__(self, paths: list[Path], out: Path, config: Run, tell: Observer) -> None:
+        self.paths, self.out, self.config, self.tell = paths, out, config, tell
+        self._integration: Integration | None = None
+
+    @property
+    def busy(self) -> bool:
+        """Whether the other ranks are training too."""
+        return self._integration is not None and self._integration.busy
+
+    def go(self, *, fresh: bool) -> Result:
+        """Plan, then do the stages."""
+        found = plan(self.paths, out=self.out, config=self.config)
+        threads = set_threads(found.run.threads or _threads())
+        self.tell({"event": "plan", **found.record(), "notes": found.notes})
+        with cluster(found.run.scheduler, threads=threads) as compute:
             # workers have working directories of their own
-            paths, out = [p.absolute() for p in paths], Path(out).absolute()
-        return _run(paths, Path(out), config, compute, observer or (lambda event: None), fresh=fresh)
+            paths = [p.absolute() for p in self.paths] if compute.remote else self.paths
+            run = RunFolder(self.out.absolute() if compute.remote else self.out, fresh=fresh)
+            run.manifest["plan"] = found.record()
+            self._integration = Integration(run, paths, found.run, self.tell, compute)
+            return self._stages(self._integration)
+
+    def _stages(self, integration: Integration) -> Result:
+        run = integration.run
+        try:
+            if integration.compute.remote:
+                check_shared(run.path, integration.paths)
+            collection, features, labels = integration.go()
+        except InputError:
+            # slices that cannot be integrated leave nothing behind, not even their stores
+            run.discard_if_new(before="features")
+            raise
+        except BaseException:
+            run.discard_if_new()
+            raise
+        return Result(
+            path=run.path,
+            n=collection.n,
+            left_out=collection.n - features.n,
+            slices=tuple(s.name for s in collection.stores),
+            k=int(labels.max()) + 1,
+        )
 
 
-def _run(paths: list[Path], out: Path, config: Run, compute: Compute, observer: Observer, *, fresh: bool) -> Result:
-    run = RunFolder(out, fresh=fresh)
-    try:
-        if compute.remote:
-            check_shared(run.path, paths)
-        collection, features, labels = Integration(run, paths, config, observer, compute).go()
-    except InputError:
-        # slices that cannot be integrated leave nothing behind, not even their stores
-        run.discard_if_new(before="features")
-        raise
-    except BaseException:
-        run.discard_if_new()
-        raise
-    return Result(
-        path=run.path,
-        n=collection.n,
-        left_out=collection.n - features.n,
-        slices=tuple(s.name for s in collection.stores),
-        k=int(labels.max()) + 1,
-    )
+def _threads() -> int:
+    """Share the cores among the ranks of this machine."""
+    return max(1, available_cores() // local_ranks())
 
 
 def _check_inputs(slices: Sequence[str | Path]) -> list[Path]:

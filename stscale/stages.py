@@ -1,7 +1,9 @@
 """The stages of a run in order: what each needs, makes, and when it is reused."""
 
+import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
 from itertools import pairwise
@@ -11,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stscale import __version__
+from stscale import __version__, ranks
 from stscale import config as options
 from stscale.compute import Compute
 from stscale.config import Run
@@ -44,6 +46,7 @@ class Integration:
         self.observer = observer
         self.compute = compute
         self.digest = ""
+        self.busy = False
 
     def go(self) -> tuple["Collection", "FeatureStore", "NDArray[np.int32]"]:
         """Do what is not done yet; return the slices, their features and the domain of each fit spot."""
@@ -187,63 +190,41 @@ class Integration:
         return self._train(features, graph, now, latents)
 
     def _train(self, features: "FeatureStore", graph: "Graph", now: str, latents: Path) -> NDArray[Any]:
-        import torch
-
-        from stscale.models import METHODS
-        from stscale.sampling import make_sampler
-        from stscale.training import (
-            Inputs,
-            SparseInputs,
-            Task,
-            checkpoint,
-            embed,
-            fit,
-            pca_inputs,
-            smoothed_targets,
-            total_steps,
-        )
+        from stscale.graphs.nearest import chosen
+        from stscale.training import checkpoint, embed, total_steps
+        from stscale.training.job import Job, prepared
 
         c, run = self.config, self.run
         device = pick_device(c.device)
-        scratch = run.file("scratch")
+        scratch, folder = run.file("scratch").absolute(), run.file("checkpoints").absolute()
         shutil.rmtree(scratch, ignore_errors=True)
-        targets = None
-        inputs: Inputs
-        if c.spotscape.input == "genes":
-            inputs = SparseInputs(features, scratch)
-        else:
-            inputs = pca_inputs(features, graph, scratch, smooth=c.spotscape.smooth)
-            if c.spotscape.target_smooth:
-                targets = smoothed_targets(inputs, graph, scratch, rounds=c.spotscape.target_smooth)
-        # one method, one seed: the initial weights are a function of the seed alone
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(c.seed)
-            method = METHODS[c.method](c, inputs.width, features.n_slices, features.n)
-        folder = run.file("checkpoints")
         checkpoint.claim(folder, now)
-        sampler = make_sampler(graph, features.offsets(), c.sample, hops=method.n_layers, seed=c.seed)
-        masked = c.spotscape.input == "genes" and not features.mask().all()
-        task = Task(
-            sampler=sampler,
-            inputs=inputs,
-            targets=targets,
-            group=features.slice(),
-            mask=features.mask() if masked else None,
-            seed=c.seed,
-            device=device,
+        job = Job(
+            config=c,
+            features=features.path.absolute(),
+            graph=run.file("graph.npz").absolute(),
+            scratch=scratch,
+            checkpoints=folder,
             digest=now,
         )
         self.observer({"event": "stage", "stage": "train", "state": "start"})
-        with run.stage("train", now) as found:
-            steps = total_steps(c.train, sampler.batches_per_epoch)
-            found.update(steps=steps, epochs=steps / sampler.batches_per_epoch, device=str(device))
-            history = fit(method, task, c.train, folder, lambda e: self._tell("step", **e))
-            found["history"] = history
+        with run.stage("train", now) as found, peak_vram(device, found):
+            self.busy = True  # from here on the other ranks take part in every step
+            ranks.agreed(job)
+            training = prepared(job, device, features, graph)
+            batches = training.sampler.batches_per_epoch
+            steps = total_steps(c.train, batches)
+            found.update(steps=steps, epochs=steps / batches, device=str(device), ranks=ranks.count())
+            found["search"] = chosen(device)
+            if device.type == "cuda":
+                self._tell("note", text=f"training on {device}; neighbours by {found['search']}")
+            found["history"] = training.run(lambda e: self._tell("step", **e))
+            self.busy = False
         self.observer({"event": "stage", "stage": "embed", "state": "start"})
-        with run.stage("embed", now):
-            z = embed(method, inputs, graph, scratch, device=device, compute=self.compute)
+        with run.stage("embed", now) as found, peak_vram(device, found):
+            z = embed(training.method, training.inputs, graph, scratch, device=device, compute=self.compute)
             self._save_latents(z.array, latents)
-            self._save_model(method, now)
+            self._save_model(training.method, now)
         return np.load(latents, mmap_mode="r")
 
     def _save_latents(self, z: NDArray[Any], path: Path) -> None:
@@ -338,8 +319,22 @@ def _stem(path: Path) -> str:
     return slice_name(path)
 
 
+@contextmanager
+def peak_vram(device: "torch.device", found: dict[str, Any]) -> Iterator[None]:
+    """Note the peak of GPU memory of a stage, MiB: of tensors, and what the allocator reserved for them."""
+    if device.type != "cuda":
+        yield
+        return
+    import torch
+
+    torch.cuda.reset_peak_memory_stats(device)
+    yield
+    found["vram_mb"] = round(torch.cuda.max_memory_allocated(device) / 2**20, 1)
+    found["vram_reserved_mb"] = round(torch.cuda.max_memory_reserved(device) / 2**20, 1)
+
+
 def pick_device(wanted: str) -> "torch.device":
-    """Turn auto | cpu | cuda into a device.
+    """Turn auto | cpu | cuda into a device; of several ranks on a machine each takes a GPU of its own.
 
     Raises
     ------
@@ -350,4 +345,6 @@ def pick_device(wanted: str) -> "torch.device":
 
     if wanted == "cuda" and not torch.cuda.is_available():
         raise InputError("--device cuda: torch sees no CUDA device; use --device cpu or install a CUDA build of torch")
-    return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
+    if wanted == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))

@@ -30,6 +30,11 @@ def set_threads(threads: int) -> int:
     return count
 
 
+def local_ranks() -> int:
+    """Return how many ranks of one training share this machine, as torchrun says."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
 def available_cores() -> int:
     """Return the cores this process may run on (affinity respected where the system tells)."""
     if hasattr(os, "sched_getaffinity"):

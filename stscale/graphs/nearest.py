@@ -9,6 +9,7 @@ from stscale.errors import StscaleError
 from stscale.graphs.neighbors import GPU_MAX_K, backend, load_faiss
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 PAIRS = 1 << 26
@@ -49,6 +50,13 @@ def nearest(base: Tensor, query: Tensor, k: int) -> Tensor:
     if backend("cuda") == "gpu" and k <= GPU_MAX_K:
         return _by_gpu(base, query, k)
     return by_blocks(base, query, k)
+
+
+def chosen(device: torch.device) -> str:
+    """Say who answers `nearest` on a device."""
+    if device.type == "cpu":
+        return "FAISS on the CPU"
+    return "FAISS on the GPU" if backend("cuda") == "gpu" else "torch on the GPU (this FAISS build has no GPU)"
 
 
 def by_blocks(base: Tensor, query: Tensor, k: int) -> Tensor:

@@ -34,11 +34,6 @@ def group() -> Iterator[None]:
         dist.destroy_process_group()
 
 
-def local_ranks() -> int:
-    """Return how many ranks share this machine."""
-    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-
-
 @contextmanager
 def followers(count: int, command: Sequence[str]) -> Iterator[None]:
     """Make this process rank 0 of `count` on this machine and start the others; they end with it.
