@@ -67,8 +67,8 @@ def integrate(
         The run folder. Finished stages with unchanged inputs and options are reused, an interrupted training
         goes on from its last checkpoint.
     config
-        All options; default `Run()`. With a scheduler, all stages but training and domains compute on its workers:
-        the result is the same.
+        All options; default `Run()`. With a scheduler, ingestion, features, graphs and the embedding compute on its
+        workers: the result is the same.
     fresh
         Start over, whatever the folder holds.
     observer

@@ -271,7 +271,7 @@ def test_a_worker_that_cannot_import_the_package(some, monkeypatch):
 
 
 @pytest.mark.skipif(not Path("/proc/self/cwd").exists(), reason="a path that is another place in each process")
-def test_files_that_a_worker_does_not_see(some, tmp_path, monkeypatch):
+def test_files_that_a_worker_does_not_see(some, inputs, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     mine = Path("/proc/self/cwd")
     (tmp_path / "run").mkdir()
@@ -287,6 +287,9 @@ def test_files_that_a_worker_does_not_see(some, tmp_path, monkeypatch):
         with pytest.raises(InputError, match=r"^worker tcp\S+ sees another file at /proc/self/cwd/both.h5ad"):
             check_shared(tmp_path / "run", [tmp_path / "here.h5ad", mine / "both.h5ad"])
     assert list((tmp_path / "run").iterdir()) == []
+    with pytest.raises(InputError, match="cannot read the run folder"):
+        integrate(inputs, out=mine / "new", config=on(some.address))
+    assert not (tmp_path / "new").exists()
 
 
 def test_blocks_come_in_order_whatever_they_take(some):

@@ -5,7 +5,6 @@ what they need from disk and return a value. The order in which results are comb
 alone, so the outcome is bit-equal whatever the number of workers.
 """
 
-import contextvars
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -149,13 +148,12 @@ def map_blocks(
     windows = [blocks[start : start + workers] for start in range(0, len(blocks), workers)]
     if not windows:
         return
-    context = contextvars.copy_context()  # Dask's own settings may be made in this context only
     with ThreadPoolExecutor(max_workers=1) as ahead:
-        pending = ahead.submit(context.run, _window, function, windows[0], workers, scheduler)
+        pending = ahead.submit(_window, function, windows[0], workers, scheduler)
         for following in [*windows[1:], None]:
             results = pending.result()
             if following is not None:
-                pending = ahead.submit(context.run, _window, function, following, workers, scheduler)
+                pending = ahead.submit(_window, function, following, workers, scheduler)
             results.reverse()
             while results:
                 # popped, so that a consumed result is not kept alive by its window
