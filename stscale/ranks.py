@@ -7,6 +7,7 @@ of a collective is the sum over ranks of the incoming gradients, so that the mea
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -31,10 +32,31 @@ def total(value: Tensor) -> Tensor:
     """Sum a tensor of one shape over ranks; differentiable."""
     if count() == 1:
         return value
-    from torch.distributed.nn.functional import all_reduce
-
-    summed: Tensor = all_reduce(value)  # type: ignore[no-untyped-call]
+    summed: Tensor = _sum_function().apply(value)
     return summed
+
+
+@lru_cache(maxsize=1)
+def _sum_function() -> Any:
+    """Make the autograd function on first use: `import stscale` loads no torch."""
+    import torch
+    import torch.distributed as dist
+
+    def summed(value: Tensor) -> Tensor:
+        out = value.detach().clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(out)
+        return out
+
+    class Sum(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, value: Tensor) -> Tensor:
+            return summed(value)
+
+        @staticmethod
+        def backward(ctx: Any, *grads: Tensor) -> Tensor:
+            return summed(grads[0])
+
+    return Sum
 
 
 def mean(value: Tensor, weight: float) -> Tensor:

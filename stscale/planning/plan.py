@@ -130,6 +130,8 @@ def make_plan(headers: Sequence[Header], run: Run, machine: Machine, *, cuda: bo
         When the run cannot fit: with the smallest budget that would do; or when the disk is too small.
     """
     size = sizes(headers, run.preprocess)
+    if run.domains.k is not None and run.domains.k > size.n:
+        raise InputError(f"domains.k = {run.domains.k} is more than the {size.n} spots; lower it")
     limits = _Limits(run, machine)
 
     def priced(candidate: Run) -> tuple[Cost, ...]:

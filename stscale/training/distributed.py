@@ -1,8 +1,9 @@
 """How a step is computed: by one process or by ranks that average their gradients, and in which precision."""
 
+import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -30,10 +31,15 @@ def shared(method: Method) -> Callable[[Minibatch], dict[str, Tensor]]:
     """
     if ranks.count() == 1:
         return method.terms
-    # a term of weight 0 leaves its parameters unused; buffers are equal by construction
-    module: Callable[[Minibatch], dict[str, Tensor]] = nn.parallel.DistributedDataParallel(
-        _Terms(method), broadcast_buffers=False, find_unused_parameters=not all(method.weights.values())
-    )
+    wrapper = nn.parallel.DistributedDataParallel
+    # buffers are equal by construction; the option that says so was renamed
+    known = inspect.signature(wrapper).parameters
+    buffers: dict[str, Any] = {
+        ("forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"): False
+    }
+    # a term of weight 0 leaves its parameters unused
+    unused = not all(method.weights.values())
+    module: Callable[[Minibatch], dict[str, Tensor]] = wrapper(_Terms(method), find_unused_parameters=unused, **buffers)
     return module
 
 
