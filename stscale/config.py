@@ -94,6 +94,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
             "target_smooth": 0,
             "drop_feature": 0.2,
             "pair_mean": False,
+            "scale_every": 1,
             "refresh": 1,
             "activation": "relu",
             "center": False,

@@ -93,7 +93,7 @@ class Spotscape(Section):
     )
     pair_mean: bool = option(True, "divide scale matching by the number of ordered pairs; the paper sums over them")
     scale_k: int = option(5, "similarities averaged in scale matching", low=1)
-    scale_every: int = option(1, "one in this many seeds is matched, another one every step", low=1)
+    scale_every: int = option(4, "one in this many seeds is matched, another one every step", low=1)
     bank: int = option(0, "recent latents kept for scale matching; 0 uses the batch's own seeds", low=0)
     tau: float = option(0.75, "temperature of the prototypes", above=0.0)
     granularities: tuple[float, ...] = option((1.0, 1.5, 2.0), "prototypes, in multiples of the domains", above=0.0)
