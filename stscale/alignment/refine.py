@@ -18,6 +18,8 @@ from stscale.transport.sparse_sinkhorn import SparseCoupling, sparse_sinkhorn
 
 Floats = NDArray[np.float64]
 
+FEWEST = 20
+"""Spots of a slice, and anchors, that make a shape at all."""
 COMPONENTS = 20
 """Principal components of the latents that take part."""
 SMOOTHING = 4
@@ -105,6 +107,11 @@ def refine(
     InputError
         Shapes that do not fit, values that are not finite, fewer than 20 spots, slices that do not meet.
     """
+    if 0 != anchors < FEWEST or k < 1 or min(space, latent) < 0 or space + latent <= 0:
+        raise InputError(
+            f"anchors = {anchors}, k = {k}, space = {space}, latent = {latent}; "
+            f"expected 0 or at least {FEWEST} anchors, k of at least 1, weights of at least 0 and not both 0"
+        )
     source_xy, target_xy, a, b = _checked(source_xy, target_xy, source_z, target_z)
     pitch = _pitch(target_xy)
     field = morph(source_xy, target_xy, a, b, pitch=pitch)
@@ -143,9 +150,9 @@ def _checked(
     xy, z = [], []
     for name, at, latent in (("source", source_xy, source_z), ("target", target_xy, target_z)):
         at, latent = np.asarray(at, np.float64), np.asarray(latent)
-        if at.ndim != 2 or at.shape[1] != 2 or latent.ndim != 2 or len(at) != len(latent) or len(at) < 20:
+        if at.ndim != 2 or at.shape[1] != 2 or latent.ndim != 2 or len(at) != len(latent) or len(at) < FEWEST:
             raise InputError(
-                f"{name} has positions {at.shape} and latents {latent.shape}; expected (n, 2) and (n, d), n ≥ 20"
+                f"{name} has positions {at.shape} and latents {latent.shape}; expected (n, 2) and (n, d), n ≥ {FEWEST}"
             )
         if not np.isfinite(at).all() or not np.isfinite(latent).all():
             raise InputError(f"{name} holds values that are not finite; drop those spots")

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from alignment.made_tissue import grid
+from made_tissue import grid
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from alignment.made_tissue import grid, latents, turned
+from made_tissue import grid, latents, turned
 
 from stscale.alignment import anchor_plan, estimate_overlap, make_anchors, refine
 from stscale.alignment.morph import morph
@@ -77,6 +77,20 @@ def test_partial_overlap_is_estimated_and_the_rest_is_left_unmatched() -> None:
     assert found.coverage == found.plan.coverage == pytest.approx(np.mean(best >= 0))
 
 
+def test_the_anchors_lead_a_torn_piece_back() -> None:
+    rng = np.random.default_rng(0)
+    xy = grid()
+    z, other = latents(xy, rng), latents(xy, rng)
+    right = xy[:, 0] > 26
+    torn = xy + np.where(right[:, None], [8.0, 4.0], 0.0)
+    distance = {}
+    for anchors in (0, 100):
+        best, _ = refine(torn, xy, z, other, anchors=anchors).plan.best()
+        held = right & (best >= 0)
+        distance[anchors] = np.median(np.linalg.norm(xy[best[held]] - xy[held], axis=1))
+    assert distance[100] < 1.5 < distance[0]
+
+
 def test_no_convergence_is_noted() -> None:
     rng = np.random.default_rng(5)
     xy = grid(20)
@@ -129,6 +143,10 @@ def test_bad_input() -> None:
         refine(xy + 1000, xy, z, z)
     with pytest.raises(InputError, match="not finite"):
         refine(xy, xy, z, np.where(z > 0, z, np.nan))
+    with pytest.raises(InputError, match="at least 20 anchors"):
+        refine(xy, xy, z, z, anchors=5)
+    with pytest.raises(InputError, match="not both 0"):
+        refine(xy, xy, z, z, space=0.0, latent=0.0)
     anchors = make_anchors(xy, z, knn_graph(xy, 6), most=10)
     with pytest.raises(InputError, match="overlap 0"):
         anchor_plan(anchors, anchors, np.eye(8), np.zeros(8), overlap=0.0)
