@@ -8,10 +8,11 @@ from typing import Any, Literal
 
 from stscale.errors import InputError
 from stscale.options import Section, build, digest, option
-from stscale.sections import Domains, Graph, Ingest, Preprocess, Sample, Simulate, Spotscape, Train
+from stscale.sections import Align, Domains, Graph, Ingest, Preprocess, Sample, Simulate, Spotscape, Train
 
 __all__ = [
     "PRESETS",
+    "Align",
     "Domains",
     "Graph",
     "Ingest",
@@ -46,6 +47,7 @@ class Run(Section):
     spotscape: Spotscape = Spotscape()
     train: Train = Train()
     domains: Domains = Domains()
+    align: Align = Align()
 
     def replace(self, changes: dict[str, dict[str, Any]]) -> "Run":
         """Return a copy with `changes` {section: {name: value}}; the section "run" is the top level.

@@ -14,6 +14,8 @@ FIT_NEIGHBOURS = 19  # self and two rings of a hexagonal lattice
 READ_NEIGHBOURS = 6
 REACH = 1.25
 """A position is covered when a spot lies within this many ring distances (median distance to the 6th neighbour)."""
+EDGE = 0.4
+"""A point is on the edge when the mean of its neighbourhood lies this many ring distances away from it."""
 BLOCK = 1 << 21  # numbers gathered at once
 
 
@@ -33,6 +35,8 @@ class Field:
         Median distance to the 6th neighbour: the spacing of a hexagonal lattice.
     tree
         Of the points.
+    inner : (m,) bool
+        Whether a point counts, see `fit`.
     """
 
     xy: NDArray[np.float64]
@@ -40,21 +44,33 @@ class Field:
     slope: NDArray[np.float64]
     ring: float
     tree: cKDTree
+    inner: NDArray[np.bool_]
 
     @classmethod
-    def fit(cls, cloud: Cloud) -> Field:
-        """Fit the plane z ≈ a + G (x − x_i) around every point, by its 18 nearest."""
+    def fit(cls, cloud: Cloud, *, erode: bool = False) -> Field:
+        """Fit the plane z ≈ a + G (x − x_i) around every point, by its 18 nearest.
+
+        Parameters
+        ----------
+        cloud
+            Points and channels.
+        erode
+            Leave the points on the edge out of what counts. An embedding averages over neighbours, so at the
+            edge it describes tissue further in; where the edge of one slice lies on the inside of the other
+            that would pull them apart. Tissue that is mostly edge is left whole.
+        """
         tree = cKDTree(cloud.xy)
         m, c = cloud.values.shape
         k = min(FIT_NEIGHBOURS, m)
         distance, near = tree.query(cloud.xy, k=k)
         ring = float(np.median(distance[:, min(6, k - 1)]))
-        value, slope = np.empty((m, c)), np.empty((m, 2, c))
+        value, slope, inner = np.empty((m, c)), np.empty((m, 2, c)), np.ones(m, bool)
         step = max(1, BLOCK // (k * c))
         for lo in range(0, m, step):
             rows = slice(lo, lo + step)
             weight = np.exp(-0.5 * (distance[rows] / ring) ** 2)
             offset = (cloud.xy[near[rows]] - cloud.xy[rows, None]) / ring
+            inner[rows] = np.linalg.norm(offset.mean(axis=1), axis=1) < EDGE
             design = np.concatenate([np.ones((*offset.shape[:2], 1)), offset], axis=2)  # (rows, k, 3)
             weighted = design * weight[..., None]
             normal = np.einsum("ika,ikb->iab", weighted, design)
@@ -63,7 +79,9 @@ class Field:
             right = np.einsum("ika,ikc->iac", weighted, cloud.values[near[rows]])
             fitted = np.linalg.solve(normal, right)
             value[rows], slope[rows] = fitted[:, 0], fitted[:, 1:] / ring
-        return cls(xy=cloud.xy, value=value, slope=slope, ring=ring, tree=tree)
+        if not erode or inner.mean() < 0.5:
+            inner[:] = True
+        return cls(xy=cloud.xy, value=value, slope=slope, ring=ring, tree=tree, inner=inner)
 
     def read(
         self, xy: NDArray[np.float64]
@@ -72,6 +90,7 @@ class Field:
         k = min(READ_NEIGHBOURS, len(self.xy))
         distance, near = self.tree.query(xy, k=k, distance_upper_bound=2.0 * REACH * self.ring)
         covered: NDArray[np.bool_] = distance[:, 0] <= REACH * self.ring
+        covered[covered] = self.inner[near[covered, 0]]
         where, distance, near = xy[covered], distance[covered], near[covered]
         weight = np.where(np.isfinite(distance), np.exp(-0.5 * (2.0 * distance / self.ring) ** 2), 0.0)
         weight /= weight.sum(axis=1, keepdims=True)
@@ -87,3 +106,7 @@ class Field:
             slope[rows] = np.einsum("ik,ikac->iac", w, slopes)
             value[rows] = np.einsum("ik,ikc->ic", w, self.value[j]) + np.einsum("ik,ika,ikac->ic", w, offset, slopes)
         return covered, value, slope
+
+    def covers(self, xy: NDArray[np.float64]) -> float:
+        """Share of the positions (q, 2) with a point nearby, on the edge or not."""
+        return float(np.mean(self.tree.query(xy)[0] <= REACH * self.ring))

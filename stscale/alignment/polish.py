@@ -11,7 +11,7 @@ from stscale.alignment.field import Field
 from stscale.alignment.transform import Kind, Transform
 
 HALVINGS = 4
-DAMPING = 1e-3
+DAMPING = 1e-4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,16 +53,16 @@ class Side:
 
 
 def side_of(field: Field, *, most: int, rng: np.random.Generator) -> Side:
-    """Take at most `most` of a field's points."""
-    m = len(field.xy)
-    rows = np.arange(m) if m <= most else np.sort(rng.choice(m, most, replace=False))
+    """Take at most `most` of a field's points that count."""
+    rows = np.flatnonzero(field.inner)
+    if len(rows) > most:
+        rows = np.sort(rng.choice(rows, most, replace=False))
     return Side(xy=field.xy[rows], values=field.value[rows])
 
 
 def judge(source: Side, target: Side, fields: tuple[Field, Field], transform: Transform, s2: float) -> Fit:
     """Measure how well the channels agree under a transform; see `Fit`."""
-    forward = _residuals(source, fields[1], transform)
-    backward = _residuals(target, fields[0], transform.inverse())
+    forward, backward = _both(source, target, fields, transform)
     r2 = np.concatenate([forward.r2, backward.r2])
     shares = (float(forward.covered.mean()), float(backward.covered.mean()))
     if not len(r2):
@@ -88,14 +88,15 @@ def polish(
     s2: float,
     kind: Kind,
     iterations: int = 20,
-    min_overlap: float = 0.1,
-) -> Fit:
+    least: float = 0.7,
+) -> Transform:
     """Minimise Σ ρ(‖z_s(x) + b − z_t(T x)‖) + Σ ρ(‖z_t(y) − b' − z_s(T⁻¹ y)‖) over T.
 
     Iteratively reweighted Gauss-Newton. Both directions count, so that neither slice's noise pulls T towards
-    itself; b and b' are the robust means of the residuals over the overlap, so that a constant offset between the
-    slices moves nothing. A step that lowers the score (see `Fit`, which pays for overlap) is halved, and the
-    iteration ends when no step raises it or the step is below a thousandth of the spacing.
+    itself; b and b' are the means of the residuals over the overlap, so that a constant offset between the
+    slices moves nothing. A step must lower the loss of the spots that are covered before and after it (what
+    enters and leaves the overlap decides nothing), else it is halved; the iteration ends when no step does or
+    the step is below a thousandth of the spacing.
 
     Parameters
     ----------
@@ -111,26 +112,31 @@ def polish(
         Parameters that move: rotation and shift, and scale, and shear.
     iterations
         At most this many steps.
-    min_overlap
-        Steps to a smaller overlap are refused.
+    least
+        Steps that leave less than this share of the starting overlap are refused, so that it cannot shrink to
+        where everything agrees.
     """
+    centre = source.xy.mean(axis=0)
+    reach = float(np.sqrt(((source.xy - centre) ** 2).sum(axis=1).mean()))
     transform = Transform(kind=kind, matrix=start.matrix)
-    best = judge(source, target, fields, transform, s2)
-    reach = float(np.sqrt(((source.xy - source.xy.mean(axis=0)) ** 2).sum(axis=1).mean()))
+    now = _both(source, target, fields, transform)
+    floor = least * sum(int(part.covered.sum()) for part in now)
     for _ in range(iterations):
-        step = _step(source, target, fields, best.transform, s2, kind, reach)
+        step = _step(source, target, now, transform, s2, kind, reach)
         if step is None:
             break
-        improved = False
-        for halving in range(HALVINGS):
-            moved = _moved(best.transform, step * 0.5**halving, kind, source.xy.mean(axis=0), reach)
-            trial = judge(source, target, fields, moved, s2)
-            if trial.score > best.score and trial.overlap >= min_overlap:
-                best, improved = trial, True
+        for _ in range(HALVINGS):
+            trial = _moved(transform, step, kind, centre, reach)
+            then = _both(source, target, fields, trial)
+            if sum(int(part.covered.sum()) for part in then) >= floor and _gain(now, then, s2) > 0:
+                transform, now = trial, then
                 break
-        if not improved or float(np.abs(step).max()) * reach < 1e-3 * fields[1].ring:
+            step = step / 2
+        else:
             break
-    return best
+        if float(np.abs(step).max()) * reach < 1e-3 * fields[1].ring:
+            break
+    return transform
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,10 +178,23 @@ def _moved(
     return transform.compose(motion)
 
 
+def _both(source: Side, target: Side, fields: tuple[Field, Field], transform: Transform) -> tuple[_Residuals, _Residuals]:
+    return _residuals(source, fields[1], transform), _residuals(target, fields[0], transform.inverse())
+
+
+def _gain(before: tuple[_Residuals, _Residuals], after: tuple[_Residuals, _Residuals], s2: float) -> float:
+    """Loss that a step saves on the spots covered before and after it."""
+    total = 0.0
+    for old, new in zip(before, after, strict=True):
+        r_old, r_new = old.r2[new.covered[old.covered]], new.r2[old.covered[new.covered]]
+        total += float((r_old / (r_old + s2)).sum() - (r_new / (r_new + s2)).sum()) / len(old.covered)
+    return total
+
+
 def _step(
     source: Side,
     target: Side,
-    fields: tuple[Field, Field],
+    now: tuple[_Residuals, _Residuals],
     transform: Transform,
     s2: float,
     kind: Kind,
@@ -183,7 +202,7 @@ def _step(
 ) -> NDArray[np.float64] | None:
     """Solve the weighted normal equations of both directions; None without enough overlap to solve them."""
     centre = source.xy.mean(axis=0)
-    forward, backward = _residuals(source, fields[1], transform), _residuals(target, fields[0], transform.inverse())
+    forward, backward = now
     # forward: r(θ) = z_s(x) − z_t(T m_θ x); backward: u = m_θ⁻¹ T⁻¹ y moves against the generators
     at_source = _generators(source.xy[forward.covered], kind, centre, reach)
     through = np.einsum("ab,ibp->iap", transform.linear, at_source)
