@@ -9,8 +9,8 @@ import numpy as np
 
 from stscale.alignment.field import Field
 from stscale.alignment.match import Matches, match
-from stscale.alignment.polish import Fit, Side, judge, polish, side_of
-from stscale.alignment.robust import TUKEY, robust_fit
+from stscale.alignment.polish import Fit, Side, chance_agreement, judge, polish, side_of
+from stscale.alignment.robust import robust_fit
 from stscale.alignment.search import coarse_starts
 from stscale.alignment.transform import Transform
 from stscale.alignment.view import Cloud, SliceView, channels
@@ -25,10 +25,13 @@ ROUGH, FINE = 0.2, 1.0
 FREE_SCALES = tuple(float(s) for s in np.geomspace(0.7, 1 / 0.7, 7))
 """Scales tried where the scale is free."""
 FINALISTS = 3
-MIRROR_GAIN = 1.25
+MIRROR_GAIN = 1.1
 """A mirror image is reported when its score is this many times the other's."""
-CREDIBLE = 0.05
-"""Scores below this are what slices without common tissue reach."""
+CREDIBLE = 0.3
+"""Scores below this are what the best of many chance overlaps reaches. Slices of different parts of one layered
+tissue score higher: that they have no spot in common cannot be told from their latents."""
+INLIER = 5.0
+"""A match is an inlier within this many spacings of the matched spots."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +45,7 @@ class PairResult:
     transform
         Source → target.
     score
-        Of the coarsest level, see `Fit.score`: 1 is full overlap in full agreement.
+        On the coarsest level, see `Fit.score`: 1 is full overlap in full agreement, 0 chance.
     agreement
         1 − mean ρ over the overlap, in [0, 1].
     coverage
@@ -51,7 +54,7 @@ class PairResult:
         Weighted mean distance of the inlying matches under the transform, in the units of the target.
         Along a layer every spot looks alike, so this is far larger than the error of the transform.
     inlier_share
-        Share of the matches' weight within 4.7 spreads.
+        Share of the matches' weight within `INLIER` spacings.
     mirror
         Whether the mirror image fits clearly better; the transform is one only when that was allowed.
     credible
@@ -85,18 +88,18 @@ class Level:
 
     fields: tuple[Field, Field]
     sides: tuple[Side, Side]
+    chance: float
 
     @classmethod
     def build(cls, clouds: tuple[Cloud, Cloud], *, most: int, erode: bool, rng: np.random.Generator) -> Level:
         """Fit both fields."""
         first, second = (Field.fit(cloud, erode=erode) for cloud in clouds)
-        return cls(
-            fields=(first, second), sides=(side_of(first, most=most, rng=rng), side_of(second, most=most, rng=rng))
-        )
+        sides = side_of(first, most=most, rng=rng), side_of(second, most=most, rng=rng)
+        return cls(fields=(first, second), sides=sides, chance=chance_agreement(*sides, ROUGH, rng))
 
     def judge(self, transform: Transform) -> Fit:
         """Score a transform."""
-        return judge(*self.sides, self.fields, transform, ROUGH)
+        return judge(*self.sides, self.fields, transform, s2=ROUGH, chance=self.chance)
 
     def polish(self, start: Transform, *, s2: float, kind: Literal["rigid", "similarity", "affine"]) -> Transform:
         """Move a transform to where the channels agree best."""
@@ -162,8 +165,8 @@ def align_pair(source: SliceView, target: SliceView, config: Align, *, seed: int
             "common tissue: do not trust this transform"
         )
     distance = np.linalg.norm(fit.transform.apply(source.xy[matches.source]) - target.xy[matches.target], axis=1)
-    spread = 1.4826 * float(np.median(distance))
-    inlier = distance <= TUKEY * max(spread, target.pitch)
+    spacing = target.pitch * max(1.0, float(np.sqrt(max(source.n, target.n) / config.anchors)))
+    inlier = distance <= INLIER * spacing
     warp = None
     if config.warp and fit.score >= CREDIBLE:
         warp = fit_warp(levels[-1].fields, fit.transform, points=config.warp_points, stiffness=config.warp_stiffness)
@@ -175,7 +178,7 @@ def align_pair(source: SliceView, target: SliceView, config: Align, *, seed: int
         score=fit.score,
         agreement=fit.agreement,
         coverage=_coverage(levels[-1].fields, fit.transform),
-        residual=float(np.average(distance[inlier], weights=matches.weight[inlier])),
+        residual=float(np.average(distance[inlier], weights=matches.weight[inlier])) if inlier.any() else float("nan"),
         inlier_share=float(matches.weight[inlier].sum() / matches.weight.sum()),
         mirror=better,
         credible=fit.score >= CREDIBLE,

@@ -12,6 +12,8 @@ from stscale.alignment.transform import Kind, Transform
 
 HALVINGS = 4
 DAMPING = 1e-4
+OVERLAP_POWER = 0.2
+CHANCE_PAIRS = 10_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,11 +25,11 @@ class Fit:
     transform
         Source → target.
     score
-        Mean over the spots of both slices of (½ − ρ) where covered by the other slice, and 0 elsewhere, divided by
-        its best value ½; ρ = r²/(r² + s²) of the residual r (Geman and McClure). 1 is full overlap without any
-        residual; below 0 the overlap disagrees.
+        oᵃ (g − g₀) / (1 − g₀): o the overlap, a = `OVERLAP_POWER`, g the agreement and g₀ that of pairs of spots
+        drawn at random. 1 is full overlap without any residual, 0 is chance. The small power lets the right place
+        with part of the tissue win over a wrong one with all of it, and not over nothing but a corner.
     agreement
-        Mean of 1 − ρ over the covered spots.
+        Mean of 1 − ρ over the covered spots of both slices; ρ = r²/(r² + s²) of the residual r (Geman and McClure).
     overlap
         Covered share of the slice that is covered more.
     coverage
@@ -60,22 +62,30 @@ def side_of(field: Field, *, most: int, rng: np.random.Generator) -> Side:
     return Side(xy=field.xy[rows], values=field.value[rows])
 
 
-def judge(source: Side, target: Side, fields: tuple[Field, Field], transform: Transform, s2: float) -> Fit:
+def chance_agreement(source: Side, target: Side, s2: float, rng: np.random.Generator) -> float:
+    """Agreement of spots paired at random."""
+    i = rng.integers(len(source.xy), size=CHANCE_PAIRS)
+    j = rng.integers(len(target.xy), size=CHANCE_PAIRS)
+    r2 = ((source.values[i] - target.values[j]) ** 2).sum(axis=1)
+    return float((s2 / (r2 + s2)).mean())
+
+
+def judge(
+    source: Side, target: Side, fields: tuple[Field, Field], transform: Transform, *, s2: float, chance: float
+) -> Fit:
     """Measure how well the channels agree under a transform; see `Fit`."""
     forward, backward = _both(source, target, fields, transform)
     r2 = np.concatenate([forward.r2, backward.r2])
     shares = (float(forward.covered.mean()), float(backward.covered.mean()))
-    if not len(r2):
-        return Fit(transform=transform, score=0.0, agreement=0.0, overlap=0.0, coverage=(0.0, 0.0), residual=np.inf)
-    rho = r2 / (r2 + s2)
-    gains = [float((0.5 - part.r2 / (part.r2 + s2)).sum()) / len(part.covered) for part in (forward, backward)]
+    agreement = float((s2 / (r2 + s2)).mean()) if len(r2) else 0.0
+    overlap = max(shares)
     return Fit(
         transform=transform,
-        score=float(sum(gains)),
-        agreement=float(1.0 - rho.mean()),
-        overlap=max(shares),
+        score=overlap**OVERLAP_POWER * (agreement - chance) / max(1.0 - chance, 1e-12),
+        agreement=agreement,
+        overlap=overlap,
         coverage=shares,
-        residual=float(np.sqrt(np.median(r2))),
+        residual=float(np.sqrt(np.median(r2))) if len(r2) else float("inf"),
     )
 
 
