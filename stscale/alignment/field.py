@@ -83,9 +83,7 @@ class Field:
             inner[:] = True
         return cls(xy=cloud.xy, value=value, slope=slope, ring=ring, tree=tree, inner=inner)
 
-    def read(
-        self, xy: NDArray[np.float64]
-    ) -> tuple[NDArray[np.bool_], NDArray[np.float64], NDArray[np.float64]]:
+    def read(self, xy: NDArray[np.float64]) -> tuple[NDArray[np.bool_], NDArray[np.float64], NDArray[np.float64]]:
         """Return which of the positions (q, 2) are covered, and value (v, c) and slope (v, 2, c) at the v that are."""
         k = min(READ_NEIGHBOURS, len(self.xy))
         distance, near = self.tree.query(xy, k=k, distance_upper_bound=2.0 * REACH * self.ring)

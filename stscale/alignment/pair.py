@@ -20,8 +20,8 @@ from stscale.sections import Align
 
 LEVELS = (500, 2000, 8000)
 """Cells over the tissue, coarse to fine, before the spots themselves."""
-ROUGH, FINE = 0.2, 1.0
-"""s² of the robust loss: narrow to tell right from wrong, wide (nearly least squares) to be precise."""
+ROUGH, FINE = 0.2, 0.15
+"""s² of the robust loss, on the cells and on the spots; the channels' variances sum to 1."""
 FREE_SCALES = tuple(float(s) for s in np.geomspace(0.7, 1 / 0.7, 7))
 """Scales tried where the scale is free."""
 FINALISTS = 3
@@ -155,8 +155,7 @@ def align_pair(source: SliceView, target: SliceView, config: Align, *, seed: int
     chosen = mirrored if better and config.allow_mirror else straight
     if not chosen:
         raise InputError(
-            f"{source.name!r} and {target.name!r} overlap nowhere by {config.min_overlap:.0%}; "
-            "lower align.min_overlap"
+            f"{source.name!r} and {target.name!r} overlap nowhere by {config.min_overlap:.0%}; lower align.min_overlap"
         )
     fit = _descend(chosen, levels, config)
     if fit.score < CREDIBLE:
@@ -183,9 +182,7 @@ def align_pair(source: SliceView, target: SliceView, config: Align, *, seed: int
         mirror=better,
         credible=fit.score >= CREDIBLE,
         notes=tuple(notes),
-        matches=Matches(
-            source=matches.source[inlier], target=matches.target[inlier], weight=matches.weight[inlier]
-        ),
+        matches=Matches(source=matches.source[inlier], target=matches.target[inlier], weight=matches.weight[inlier]),
         warp=warp,
     )
 

@@ -161,7 +161,7 @@ def _residuals(side: Side, field: Field, transform: Transform) -> _Residuals:
     covered, value, slope = field.read(transform.apply(side.xy))
     r = side.values[covered] - value
     if len(r):
-        r = r - np.median(r, axis=0)
+        r -= np.asarray(np.median(r, axis=0), np.float64)
     return _Residuals(covered=covered, r=r, r2=np.einsum("ic,ic->i", r, r), slope=slope)
 
 
@@ -169,7 +169,14 @@ def _generators(xy: NDArray[np.float64], kind: Kind, centre: NDArray[np.float64]
     """∂(Tx)/∂θ before L is applied, (m, 2, p): shifts, rotation, scale, two shears; all of unit length at `reach`."""
     u = (xy - centre) / reach
     one, zero = np.ones(len(u)), np.zeros(len(u))
-    columns = [(one, zero), (zero, one), (-u[:, 1], u[:, 0]), (u[:, 0], u[:, 1]), (u[:, 0], -u[:, 1]), (u[:, 1], u[:, 0])]
+    columns = [
+        (one, zero),
+        (zero, one),
+        (-u[:, 1], u[:, 0]),
+        (u[:, 0], u[:, 1]),
+        (u[:, 0], -u[:, 1]),
+        (u[:, 1], u[:, 0]),
+    ]
     p = {"rigid": 3, "similarity": 4, "affine": 6}[kind]
     return np.stack([np.stack(column, axis=1) for column in columns[:p]], axis=2) * reach
 
@@ -188,7 +195,9 @@ def _moved(
     return transform.compose(motion)
 
 
-def _both(source: Side, target: Side, fields: tuple[Field, Field], transform: Transform) -> tuple[_Residuals, _Residuals]:
+def _both(
+    source: Side, target: Side, fields: tuple[Field, Field], transform: Transform
+) -> tuple[_Residuals, _Residuals]:
     return _residuals(source, fields[1], transform), _residuals(target, fields[0], transform.inverse())
 
 

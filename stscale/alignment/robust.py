@@ -98,9 +98,8 @@ def robust_fit(
     better = scale_mirror < CLEARLY * scale
     note = ""
     if better:
-        note = (
-            f"a mirror image fits the pairs clearly better (spread {scale_mirror:.4g} against {scale:.4g}): "
-            + ("it was taken" if allow_mirror else "the slice may lie face down; allow mirrors to accept it")
+        note = f"a mirror image fits the pairs clearly better (spread {scale_mirror:.4g} against {scale:.4g}): " + (
+            "it was taken" if allow_mirror else "the slice may lie face down; allow mirrors to accept it"
         )
     transform = straight
     if better and allow_mirror:

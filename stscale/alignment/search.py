@@ -93,8 +93,8 @@ def coarse_starts(
             gap -= 2.0 * _correlate(fixed[2:], moving[2:], size)
             score = np.where(common >= min_overlap * least, (tolerance * common - gap) / least, -np.inf)
             place = np.unravel_index(int(np.argmax(score)), score.shape)
-            step = (np.array(place) + size // 2) % size - size // 2
-            found.append((float(score[place]), float(common[place]) / least, turn, step * cell))
+            moved = ((np.array(place) + size // 2) % size - size // 2).astype(np.float64) * cell
+            found.append((float(score[place]), float(common[place]) / least, turn, moved))
     found.sort(key=lambda entry: -entry[0])
     starts: list[Start] = []
     kept: list[NDArray[np.float64]] = []
@@ -131,9 +131,7 @@ def _spectra(
     return spectra, int(mask.sum())
 
 
-def _correlate(
-    fixed: NDArray[np.complex128], moving: NDArray[np.complex128], size: int
-) -> NDArray[np.float64]:
+def _correlate(fixed: NDArray[np.complex128], moving: NDArray[np.complex128], size: int) -> NDArray[np.float64]:
     """Σ over planes and cells of fixed(x + step)·moving(x), for every step (cyclic), (size, size)."""
     result: NDArray[np.float64] = np.fft.irfft2((fixed * moving.conj()).sum(axis=0), s=(size, size))
     return result

@@ -187,7 +187,7 @@ def _joint(
 
 
 def _motion(step: NDArray[np.float64], kind: Kind, middle: NDArray[np.float64], reach: float) -> Transform:
-    """A small motion of the frame about its middle; shifts in units of `reach`."""
+    """Return a small motion of the frame about its middle; shifts in units of `reach`."""
     full = np.zeros(6)
     full[: len(step)] = step
     angle = full[2]
@@ -230,4 +230,4 @@ def heights(count: int, *, z: Sequence[float] | None = None, spacing: float | No
     step = 1.0 if spacing is None else float(spacing)
     if not step > 0 or not np.isfinite(step):
         raise InputError(f"spacing = {spacing}; expected a length above 0")
-    return step * np.arange(count)
+    return step * np.arange(count, dtype=np.float64)

@@ -54,9 +54,7 @@ class Transform:
         s = np.linalg.svd(matrix[:2, :2], compute_uv=False)
         if s[1] <= 1e-12 * s[0] or s[0] == 0:
             raise InputError("transform is singular: it maps the plane onto a line or a point")
-        odd = (self.kind != "affine" and s[0] - s[1] > 1e-6 * s[0]) or (
-            self.kind == "rigid" and abs(s[0] - 1.0) > 1e-6
-        )
+        odd = (self.kind != "affine" and s[0] - s[1] > 1e-6 * s[0]) or (self.kind == "rigid" and abs(s[0] - 1.0) > 1e-6)
         if odd:
             raise InputError(f"transform matrix has scales {s[0]:.6g} and {s[1]:.6g}: it is not {self.kind}")
         matrix.setflags(write=False)
@@ -206,7 +204,9 @@ def checked_pairs(
     a, b = np.asarray(x, np.float64), np.asarray(y, np.float64)
     weight = np.ones(len(a)) if w is None else np.asarray(w, np.float64)
     if a.ndim != 2 or a.shape[1] != 2 or a.shape != b.shape or weight.shape != (len(a),):
-        raise InputError(f"pairs have shapes {a.shape}, {b.shape}, weights {weight.shape}; expected (m, 2), (m, 2), (m,)")
+        raise InputError(
+            f"pairs have shapes {a.shape}, {b.shape}, weights {weight.shape}; expected (m, 2), (m, 2), (m,)"
+        )
     if not (np.isfinite(a).all() and np.isfinite(b).all() and np.isfinite(weight).all()) or (weight < 0).any():
         raise InputError("pairs or weights are not finite, or a weight is negative")
     held = weight > 0

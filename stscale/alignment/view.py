@@ -107,7 +107,9 @@ class Cloud:
     def coarsen(self, side: float) -> Cloud:
         """Average over square cells of this side; cells that hold less than a third of the usual are dropped."""
         cell = np.floor((self.xy - self.xy.min(axis=0)) / side).astype(np.int64)
-        _, place, count = np.unique(cell[:, 0] * (cell[:, 1].max() + 1) + cell[:, 1], return_inverse=True, return_counts=True)
+        _, place, count = np.unique(
+            cell[:, 0] * (cell[:, 1].max() + 1) + cell[:, 1], return_inverse=True, return_counts=True
+        )
         held = count >= np.median(count) / 3
         columns = np.hstack([self.xy, self.values])
         sums = np.stack([np.bincount(place, column, len(count)) for column in columns.T], axis=1)
@@ -115,9 +117,7 @@ class Cloud:
         return Cloud(xy=means[:, :2], values=means[:, 2:])
 
 
-def channels(
-    source: SliceView, target: SliceView, *, center: str = "joint", width: int = 16
-) -> tuple[Cloud, Cloud]:
+def channels(source: SliceView, target: SliceView, *, center: str = "joint", width: int = 16) -> tuple[Cloud, Cloud]:
     """Reduce the latents of two slices to their common principal components.
 
     Both slices weigh the same. The channels keep their variances, divided by one number so that they sum to 1.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -106,9 +107,7 @@ def thin_plate(points: ArrayLike, moves: ArrayLike, *, stiffness: float = 1.0) -
     raise InputError("the displacements fold the tissue at any stiffness; align without a warp")
 
 
-def fit_warp(
-    fields: tuple[Field, Field], transform: Transform, *, points: int = 300, stiffness: float = 1.0
-) -> Warp:
+def fit_warp(fields: tuple[Field, Field], transform: Transform, *, points: int = 300, stiffness: float = 1.0) -> Warp:
     """Fit the displacement that is left after a transform, from the channels of both slices.
 
     Around each control point (cells of the covered source spots) the displacement of least squares between the
@@ -161,7 +160,7 @@ def _local_steps(
     """Displacement of least squares of each cell and its 8 neighbours' worth of ridge, (cells, 2)."""
     covered, value, slope = target.read(at)
     r = values[covered] - value
-    r = r - np.median(r, axis=0)
+    r -= np.asarray(np.median(r, axis=0), np.float64)
     own = place[covered]
     products = np.einsum("iac,ibc->iab", slope, slope).reshape(-1, 4)
     normal = np.stack([np.bincount(own, column, cells) for column in products.T], axis=1).reshape(-1, 2, 2)
@@ -173,13 +172,15 @@ def _local_steps(
     return solved
 
 
-def _spline(points: NDArray[np.float64], moves: NDArray[np.float64], smoothing: float, size: float):  # type: ignore[no-untyped-def]
+def _spline(points: NDArray[np.float64], moves: NDArray[np.float64], smoothing: float, size: float) -> Any:
     from scipy.interpolate import RBFInterpolator
 
     return RBFInterpolator(points / size, moves, kernel="thin_plate_spline", smoothing=smoothing)
 
 
-def _shape(points: NDArray[np.float64], moves: NDArray[np.float64], smoothing: float, size: float) -> tuple[float, float]:
+def _shape(
+    points: NDArray[np.float64], moves: NDArray[np.float64], smoothing: float, size: float
+) -> tuple[float, float]:
     """Least local area of u + w(u) and the bending energy, by differences on a grid where points are near."""
     spline = _spline(points, moves, smoothing, size)
     low, span = points.min(axis=0), np.ptp(points, axis=0)
