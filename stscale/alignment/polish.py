@@ -161,7 +161,7 @@ def _residuals(side: Side, field: Field, transform: Transform) -> _Residuals:
     covered, value, slope = field.read(transform.apply(side.xy))
     r = side.values[covered] - value
     if len(r):
-        r -= np.asarray(np.median(r, axis=0), np.float64)
+        r -= np.median(r, axis=0)
     return _Residuals(covered=covered, r=r, r2=np.einsum("ic,ic->i", r, r), slope=slope)
 
 
@@ -244,5 +244,5 @@ def _step(
     if not np.isfinite(normal).all() or np.trace(normal) <= 0:
         return None
     normal += DAMPING * np.trace(normal) / p * np.eye(p)
-    solved: NDArray[np.float64] = np.linalg.solve(normal, right)
+    solved = np.asarray(np.linalg.solve(normal, right), np.float64)
     return np.clip(solved, -0.2, 0.2)

@@ -160,7 +160,7 @@ def _local_steps(
     """Displacement of least squares of each cell and its 8 neighbours' worth of ridge, (cells, 2)."""
     covered, value, slope = target.read(at)
     r = values[covered] - value
-    r -= np.asarray(np.median(r, axis=0), np.float64)
+    r -= np.median(r, axis=0)
     own = place[covered]
     products = np.einsum("iac,ibc->iab", slope, slope).reshape(-1, 4)
     normal = np.stack([np.bincount(own, column, cells) for column in products.T], axis=1).reshape(-1, 2, 2)
@@ -168,8 +168,8 @@ def _local_steps(
     right = np.stack([np.bincount(own, column, cells) for column in pulls.T], axis=1)
     # cells inside a domain know nothing: the ridge, a typical cell's information, leaves them to the spline
     ridge = float(np.median(np.trace(normal, axis1=1, axis2=2)[np.bincount(own, minlength=cells) > 0])) / 2
-    solved: NDArray[np.float64] = np.linalg.solve(normal + max(ridge, 1e-12) * np.eye(2), right[..., None])[..., 0]
-    return solved
+    solved = np.linalg.solve(normal + max(ridge, 1e-12) * np.eye(2), right[..., None])[..., 0]
+    return np.asarray(solved, np.float64)
 
 
 def _spline(points: NDArray[np.float64], moves: NDArray[np.float64], smoothing: float, size: float) -> Any:
