@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from stscale.alignment.field import Field
 from stscale.alignment.match import Matches, match
@@ -27,9 +28,10 @@ FREE_SCALES = tuple(float(s) for s in np.geomspace(0.7, 1 / 0.7, 7))
 FINALISTS = 3
 MIRROR_GAIN = 1.1
 """A mirror image is reported when its score is this many times the other's."""
-CREDIBLE = 0.3
-"""Scores below this are what the best of many chance overlaps reaches. Slices of different parts of one layered
-tissue score higher: that they have no spot in common cannot be told from their latents."""
+SCRAMBLES = 3
+CREDIBLE = 1.15
+"""A score must be this many times the best of `SCRAMBLES` searches with the source's channels turned at random.
+Slices of different parts of one layered tissue pass: that they have no spot in common cannot be told."""
 INLIER = 5.0
 """A match is an inlier within this many spacings of the matched spots."""
 
@@ -97,6 +99,15 @@ class Level:
         sides = side_of(first, most=most, rng=rng), side_of(second, most=most, rng=rng)
         return cls(fields=(first, second), sides=sides, chance=chance_agreement(*sides, ROUGH, rng))
 
+    def scrambled(self, turn: NDArray[np.float64]) -> Level:
+        """Return the level with the source's channels turned by an orthogonal matrix (c, c)."""
+        field, side = self.fields[0], self.sides[0]
+        return replace(
+            self,
+            fields=(replace(field, value=field.value @ turn, slope=field.slope @ turn), self.fields[1]),
+            sides=(replace(side, values=side.values @ turn), self.sides[1]),
+        )
+
     def judge(self, transform: Transform) -> Fit:
         """Score a transform."""
         return judge(*self.sides, self.fields, transform, s2=ROUGH, chance=self.chance)
@@ -149,7 +160,9 @@ def align_pair(source: SliceView, target: SliceView, config: Align, *, seed: int
     notes: list[str] = []
     straight = _candidates(source, target, matches, smooth, levels[0], config, rng, mirror=False)
     mirrored = _candidates(source, target, matches, smooth, levels[0], config, rng, mirror=True)
-    better = bool(mirrored) and mirrored[0].score > max(CREDIBLE, MIRROR_GAIN * (straight[0].score if straight else 0))
+    null = _null_score(source, target, matches, smooth, levels[0], config, rng)
+    least = max(CREDIBLE * null, MIRROR_GAIN * straight[0].score if straight else 0.0)
+    better = bool(mirrored) and mirrored[0].score > least
     if better:
         notes.append(_mirror_note(source.name, mirrored[0], straight, allowed=config.allow_mirror))
     chosen = mirrored if better and config.allow_mirror else straight
@@ -158,16 +171,18 @@ def align_pair(source: SliceView, target: SliceView, config: Align, *, seed: int
             f"{source.name!r} and {target.name!r} overlap nowhere by {config.min_overlap:.0%}; lower align.min_overlap"
         )
     fit = _descend(chosen, levels, config)
-    if fit.score < CREDIBLE:
+    credible = fit.score >= CREDIBLE * null and fit.overlap >= config.min_overlap
+    if not credible:
         notes.append(
-            f"{source.name!r} and {target.name!r} agree no better (score {fit.score:.3f}) than slices without "
-            "common tissue: do not trust this transform"
+            f"{source.name!r} and {target.name!r} agree no better (score {fit.score:.3f}, "
+            f"chance {null:.3f}, overlap {fit.overlap:.2f}) "
+            "than slices without common tissue: do not trust this transform"
         )
     distance = np.linalg.norm(fit.transform.apply(source.xy[matches.source]) - target.xy[matches.target], axis=1)
     spacing = target.pitch * max(1.0, float(np.sqrt(max(source.n, target.n) / config.anchors)))
     inlier = distance <= INLIER * spacing
     warp = None
-    if config.warp and fit.score >= CREDIBLE:
+    if config.warp and credible:
         warp = fit_warp(levels[-1].fields, fit.transform, points=config.warp_points, stiffness=config.warp_stiffness)
         notes.extend(warp.notes)
     return PairResult(
@@ -180,7 +195,7 @@ def align_pair(source: SliceView, target: SliceView, config: Align, *, seed: int
         residual=float(np.average(distance[inlier], weights=matches.weight[inlier])) if inlier.any() else float("nan"),
         inlier_share=float(matches.weight[inlier].sum() / matches.weight.sum()),
         mirror=better,
-        credible=fit.score >= CREDIBLE,
+        credible=credible,
         notes=tuple(notes),
         matches=Matches(source=matches.source[inlier], target=matches.target[inlier], weight=matches.weight[inlier]),
         warp=warp,
@@ -237,6 +252,28 @@ def _candidates(
         starts.append(robust_fit(*pairs, matches.weight, kind=kind, rng=rng).transform.compose(flip))
     fits = [level.judge(level.polish(start, s2=ROUGH, kind=kind)) for start in starts]
     return sorted((fit for fit in fits if fit.overlap >= config.min_overlap), key=lambda fit: -fit.score)
+
+
+def _null_score(
+    source: SliceView,
+    target: SliceView,
+    matches: Matches,
+    smooth: tuple[Cloud, Cloud],
+    level: Level,
+    config: Align,
+    rng: np.random.Generator,
+) -> float:
+    """Best score that the same search reaches when the source's channels mean something else (random turns)."""
+    best = 0.0
+    for _ in range(SCRAMBLES):
+        width = smooth[0].values.shape[1]
+        turn = np.linalg.qr(rng.standard_normal((width, width)))[0]
+        other = replace(smooth[0], values=smooth[0].values @ turn)
+        fits = _candidates(
+            source, target, matches, (other, smooth[1]), level.scrambled(turn), config, rng, mirror=False
+        )
+        best = max(best, fits[0].score if fits else 0.0)
+    return best
 
 
 def _descend(chosen: list[Fit], levels: list[Level], config: Align) -> Fit:

@@ -17,6 +17,7 @@ LEAST_AREA = 0.1
 """Smallest local change of area a warp may have; at 0 it folds."""
 STIFFER = 4.0
 TRIES = 8
+ROUNDS = 15
 GRID = 40  # points along the longer side where folding is looked for
 
 
@@ -57,7 +58,7 @@ class Warp:
         return at + _spline(self.points, self.moves, self.smoothing, self.size)(at / self.size)
 
 
-def thin_plate(points: ArrayLike, moves: ArrayLike, *, stiffness: float = 1.0) -> Warp:
+def thin_plate(points: ArrayLike, moves: ArrayLike, *, stiffness: float = 3.0) -> Warp:
     """Fit a thin-plate spline to displacements of control points; O(c³) once, O(n·c) to apply.
 
     Minimises Σ ‖w(p_i) − m_i‖² + λ ∫‖∇²w‖² (Wahba 1990; `scipy.interpolate.RBFInterpolator`) on points scaled to
@@ -107,12 +108,12 @@ def thin_plate(points: ArrayLike, moves: ArrayLike, *, stiffness: float = 1.0) -
     raise InputError("the displacements fold the tissue at any stiffness; align without a warp")
 
 
-def fit_warp(fields: tuple[Field, Field], transform: Transform, *, points: int = 300, stiffness: float = 1.0) -> Warp:
+def fit_warp(fields: tuple[Field, Field], transform: Transform, *, points: int = 100, stiffness: float = 3.0) -> Warp:
     """Fit the displacement that is left after a transform, from the channels of both slices.
 
     Around each control point (cells of the covered source spots) the displacement of least squares between the
     channels is solved for: m = (Σ G Gᵀ + ridge)⁻¹ Σ G r over the spots of the cell, G the target's slope and r
-    the residual (Lucas and Kanade 1981), in three rounds, each on top of the spline of the last.
+    the residual (Lucas and Kanade 1981), in `ROUNDS` rounds, each on top of the spline of the last.
 
     Parameters
     ----------
@@ -145,7 +146,7 @@ def fit_warp(fields: tuple[Field, Field], transform: Transform, *, points: int =
     held = count >= np.median(count) / 3
     moves = np.zeros_like(centres)
     warp = thin_plate(centres[held], moves[held], stiffness=stiffness)
-    for _ in range(3):
+    for _ in range(ROUNDS):
         moved = warp.apply(start)
         step = _local_steps(target, moved, values, place, len(count))
         at = centres[held]
@@ -166,8 +167,8 @@ def _local_steps(
     normal = np.stack([np.bincount(own, column, cells) for column in products.T], axis=1).reshape(-1, 2, 2)
     pulls = np.einsum("iac,ic->ia", slope, r)
     right = np.stack([np.bincount(own, column, cells) for column in pulls.T], axis=1)
-    # cells inside a domain know nothing: the ridge, a typical cell's information, leaves them to the spline
-    ridge = float(np.median(np.trace(normal, axis1=1, axis2=2)[np.bincount(own, minlength=cells) > 0])) / 2
+    # cells inside a domain know nothing: the ridge, a tenth of a typical cell's information, leaves them to the spline
+    ridge = float(np.median(np.trace(normal, axis1=1, axis2=2)[np.bincount(own, minlength=cells) > 0])) / 10
     solved = np.linalg.solve(normal + max(ridge, 1e-12) * np.eye(2), right[..., None])[..., 0]
     return np.asarray(solved, np.float64)
 

@@ -100,9 +100,7 @@ def edge_consistency(graph: Graph, labels: ArrayLike) -> float:
     return float(np.mean(a == b)) if len(a) else float("nan")
 
 
-def spatial_coherence(
-    graph: Graph, labels: ArrayLike, *, rng: np.random.Generator, permutations: int = 200
-) -> float:
+def spatial_coherence(graph: Graph, labels: ArrayLike, *, rng: np.random.Generator, permutations: int = 200) -> float:
     """Spatial coherence of PASTE (Zeira 2022): how far the labels' edge entropy lies below chance, in sds.
 
     H = −Σ_{a ≤ b} p_ab log p_ab with p_ab the share of edges that join labels a and b; the score is

@@ -28,7 +28,10 @@ def between(pairs, poses, noise=0.0, seed=0):
 def gap(stack, poses):
     corners = BOXES[0][[0, 0, 1, 1], 0], BOXES[0][[0, 1, 0, 1], 1]
     at = np.stack(corners, axis=1)
-    return [float(np.linalg.norm(a.apply(at) - b.apply(at), axis=1).max()) for a, b in zip(stack.transforms, poses)]
+    return [
+        float(np.linalg.norm(a.apply(at) - b.apply(at), axis=1).max())
+        for a, b in zip(stack.transforms, poses, strict=True)
+    ]
 
 
 @pytest.mark.parametrize("rule", ["sequential", "star", "all"])

@@ -5,7 +5,10 @@ from made_views import views
 from stscale.alignment import fit_warp, thin_plate
 from stscale.alignment.field import Field
 from stscale.alignment.view import channels
+from stscale.config import Simulate
 from stscale.errors import InputError
+from stscale.slices.simulate import Plan
+from stscale.slices.tissue import Tissue
 
 
 @pytest.fixture
@@ -72,11 +75,7 @@ def test_a_warped_slice_is_brought_back():
     clouds = channels(b, a, width=10)
     true = to_a.compose(to_b.inverse())
     fields = Field.fit(clouds[0]), Field.fit(clouds[1])
-    warp = fit_warp(fields, true, points=200, stiffness=0.1)
-    from stscale.config import Simulate
-    from stscale.slices.simulate import Plan
-    from stscale.slices.tissue import Tissue
-
+    warp = fit_warp(fields, true)
     config = Simulate(warp=0.1, rotation=0.0, shift=0.0)
     tissue = Tissue.build(seed=4, kind=config.kind, domains=config.domains)
     plans = [Plan.build(seed=4, index=i, spots=2500, genes=50, tissue=tissue, config=config) for i in (0, 1)]
