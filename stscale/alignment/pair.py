@@ -21,8 +21,8 @@ from stscale.sections import Align
 
 LEVELS = (500, 2000, 8000)
 """Cells over the tissue, coarse to fine, before the spots themselves."""
-ROUGH, FINE = 0.2, 0.15
-"""s² of the robust loss, on the cells and on the spots; the channels' variances sum to 1."""
+ROUGH, WIDE, FINE = 0.2, 1.0, 0.15
+"""s² of the robust loss, on the cells and, in two turns, on the spots; the channels' variances sum to 1."""
 FREE_SCALES = tuple(float(s) for s in np.geomspace(0.7, 1 / 0.7, 7))
 """Scales tried where the scale is free."""
 FINALISTS = 3
@@ -290,7 +290,9 @@ def _descend(chosen: list[Fit], levels: list[Level], config: Align) -> Fit:
     for start in finalists:
         transform = start
         for level in levels[1:]:
-            transform = level.polish(transform, s2=FINE, kind=config.kind)
+            # wide first: nearly least squares reaches further
+            for s2 in (WIDE, FINE):
+                transform = level.polish(transform, s2=s2, kind=config.kind)
         fit = levels[0].judge(transform)
         if best is None or fit.score > best.score:
             best = fit
