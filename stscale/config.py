@@ -8,11 +8,12 @@ from typing import Any, Literal
 
 from stscale.errors import InputError
 from stscale.options import Section, build, digest, option
-from stscale.sections import Domains, Graph, Ingest, Preprocess, Sample, Simulate, Spotscape, Train
+from stscale.sections import Align, Domains, Graph, Ingest, Preprocess, Sample, Simulate, Spotscape, Train
 from stscale.size import bytes_of
 
 __all__ = [
     "PRESETS",
+    "Align",
     "Domains",
     "Graph",
     "Ingest",
@@ -47,6 +48,7 @@ class Run(Section):
     spotscape: Spotscape = Spotscape()
     train: Train = Train()
     domains: Domains = Domains()
+    align: Align = Align()
 
     def check(self) -> None:
         """Refuse budgets that are no amounts of memory."""

@@ -162,6 +162,28 @@ class Domains(Section):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Align(Section):
+    """Slices → one frame."""
+
+    pairs: str = option("sequential", "slices aligned to each other: sequential, star, all, or a TOML or CSV file")
+    reference: str | None = option(None, "slice whose frame is kept; default: the first (star: also the centre)")
+    kind: Literal["rigid", "similarity", "affine"] = option("rigid", "transform of a slice")
+    allow_mirror: bool = option(False, "accept a mirror image where it fits clearly better; else it is only reported")
+    center: Literal["joint", "slice"] = option("joint", "subtract one mean from the latents, or each slice's own")
+    channels: int = option(10, "principal components of the latents that are compared", low=1)
+    k: int = option(10, "candidates of a spot in the other slice", low=1)
+    anchors: int = option(5000, "spots of a slice that are matched for the first guess, at most", low=20)
+    rotations: int = option(72, "angles tried over the circle", low=4)
+    starts: int = option(12, "coarse solutions that are polished", low=1)
+    min_overlap: float = option(0.15, "smallest share of the smaller slice that must be covered", above=0.0, high=1.0)
+    max_points: int = option(20_000, "spots of a slice that the last polish reads", low=100)
+    warp: bool = option(False, "after the transform, a smooth non-rigid displacement")
+    warp_points: int = option(100, "control points of the warp, at most", low=10)
+    warp_stiffness: float = option(3.0, "smoothing of the warp; 0 passes through every control point", low=0.0)
+    spacing: float | None = option(None, "distance of neighbouring slices along z, in the unit of the frame", above=0.0)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Simulate(Section):
     """Tissues with known domains, batch effects and transforms."""
 

@@ -53,7 +53,7 @@ def test_the_presets_differ():
 def test_a_dump_is_commented_toml():
     text = dump(Run())
     tables = tomllib.loads(text)
-    assert set(tables) == {"run", "ingest", "preprocess", "graph", "sample", "spotscape", "train", "domains"}
+    assert set(tables) == {"run", "ingest", "preprocess", "graph", "sample", "spotscape", "train", "domains", "align"}
     assert "# radius =" in text  # an option that is not set can still be seen
     for section in SECTIONS.values():
         for field in dataclasses.fields(section):
@@ -193,6 +193,7 @@ def test_the_digest_is_of_the_named_sections(section):
         "spotscape": {"tau": 0.9},
         "train": {"epochs": 9},
         "domains": {"k": 9},
+        "align": {"k": 9},
     }
     other = Run().replace({section: changes[section]})
     for name in changes:

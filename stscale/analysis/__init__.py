@@ -17,8 +17,10 @@ from stscale.analysis.metrics_alignment import (
     TransformError,
     best_source,
     coverage,
+    edge_consistency,
     ltari,
     mapping_accuracy,
+    spatial_coherence,
     transform_error,
 )
 from stscale.analysis.metrics_mixing import batch_asw, clisi, graph_connectivity, ilisi, kbet, lisi
@@ -46,6 +48,7 @@ __all__ = [
     "clustering_accuracy",
     "completeness",
     "coverage",
+    "edge_consistency",
     "estimate_k",
     "fit_mixture",
     "graph_connectivity",
@@ -62,5 +65,6 @@ __all__ = [
     "score_unsupervised",
     "silhouette",
     "smooth_labels",
+    "spatial_coherence",
     "transform_error",
 ]

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from stscale.analysis.labels import labelled
 from stscale.analysis.metrics import ari
 from stscale.errors import InputError
+from stscale.graphs.csr import Graph
 
 
 def best_source(plan: sp.spmatrix | sp.sparray | NDArray[np.floating]) -> NDArray[np.int64]:
@@ -73,6 +74,88 @@ def mapping_accuracy(
     known = (a >= 0) & (b >= 0)
     total = float(mass[known].sum())
     return float(mass[known & (a == b)].sum()) / total if total > 0 else float("nan")
+
+
+def edge_consistency(graph: Graph, labels: ArrayLike) -> float:
+    """Share of the graph's edges whose ends have the same label; 1 − the edge inconsistency of PASTE2.
+
+    Over the edges with both ends labelled; NaN without any. With labels carried over from another slice
+    (`source_labels[best_source(plan)]`) it says whether the alignment kept domains in one piece, with
+    mapped / not mapped as labels whether the overlap is one region. The mean edge consistency of a series is the mean
+    over its slices.
+
+    Parameters
+    ----------
+    graph
+        Spatial neighbours of n spots.
+    labels
+        (n,); missing ones are left out.
+
+    Raises
+    ------
+    InputError
+        Lengths that differ.
+    """
+    a, b = _labelled_edges(graph, labels)[:2]
+    return float(np.mean(a == b)) if len(a) else float("nan")
+
+
+def spatial_coherence(graph: Graph, labels: ArrayLike, *, rng: np.random.Generator, permutations: int = 200) -> float:
+    """Spatial coherence of PASTE (Zeira 2022): how far the labels' edge entropy lies below chance, in sds.
+
+    H = −Σ_{a ≤ b} p_ab log p_ab with p_ab the share of edges that join labels a and b; the score is
+    (mean − H) / sd over labels shuffled among the labelled spots. 0 is chance; NaN with one label or no edge.
+
+    Parameters
+    ----------
+    graph
+        Neighbours of n spots, inside a slice or, after alignment, through a stack.
+    labels
+        (n,); missing ones are left out.
+    rng
+        Shuffles the labels.
+    permutations
+        Shuffles, at least 2.
+
+    Raises
+    ------
+    InputError
+        Lengths that differ; fewer than 2 permutations.
+    """
+    if permutations < 2:
+        raise InputError(f"permutations = {permutations}; a spread needs at least 2")
+    a, b, codes, row, column = _labelled_edges(graph, labels)
+    count = int(codes.max(initial=-1)) + 1
+    if not len(a) or count < 2:
+        return float("nan")
+    known = np.flatnonzero(codes >= 0)
+    shuffled = codes.copy()
+    chance = np.empty(permutations)
+    for turn in range(permutations):
+        shuffled[known] = rng.permutation(codes[known])
+        chance[turn] = _edge_entropy(shuffled[row], shuffled[column], count)
+    spread = float(chance.std())
+    return float((chance.mean() - _edge_entropy(a, b, count)) / spread) if spread > 0 else float("nan")
+
+
+def _labelled_edges(
+    graph: Graph, labels: ArrayLike
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Codes at both ends of each edge (once), the codes of all spots, and the edges' ends."""
+    given = np.asarray(labels)
+    if len(given) != graph.n:
+        raise InputError(f"{len(given)} labels for a graph of {graph.n} spots")
+    codes = labelled(given)[1]
+    row, column = np.repeat(np.arange(graph.n), graph.degree()), graph.indices.astype(np.int64)
+    held = (row < column) & (codes[row] >= 0) & (codes[column] >= 0)
+    row, column = row[held], column[held]
+    return codes[row], codes[column], codes, row, column
+
+
+def _edge_entropy(a: NDArray[np.int64], b: NDArray[np.int64], count: int) -> float:
+    pairs = np.bincount(np.minimum(a, b) * count + np.maximum(a, b))
+    share = pairs[pairs > 0] / len(a)
+    return float(-(share * np.log(share)).sum())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
