@@ -8,13 +8,16 @@ from pathlib import Path
 
 
 @contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
+def atomic_path(path: Path, *, holder_in: Path | None = None) -> Iterator[Path]:
     """Yield a temporary sibling of `path`; what is written there takes its place only on success.
 
     Parameters
     ----------
     path
         The final file or directory. Its parent is created when missing.
+    holder_in
+        Directory of the temporary sibling, on the same file system; default: the parent of `path`. For a path
+        inside a folder that others list.
 
     Yields
     ------
@@ -24,7 +27,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     # mkdtemp makes the name ours even when two processes write the same target
-    holder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
+    holder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=holder_in or path.parent))
     part = holder / path.name
     try:
         yield part

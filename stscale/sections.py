@@ -180,7 +180,24 @@ class Align(Section):
     warp: bool = option(False, "after the transform, a smooth non-rigid displacement")
     warp_points: int = option(100, "control points of the warp, at most", low=10)
     warp_stiffness: float = option(3.0, "smoothing of the warp; 0 passes through every control point", low=0.0)
+    refine: bool = option(True, "transport refinement to correspondences; else they are the matches alone")
+    refine_anchors: int = option(300, "groups of spots of the anchors' plan; 0 leaves it out", low=0, high=1000)
+    refine_k: int = option(16, "candidate targets of a spot", low=1)
+    refine_space: float = option(1.0, "weight of the squared distance, in spacings of the spots", low=0.0)
+    refine_latent: float = option(1.0, "weight of the squared difference of the latents, in their median", low=0.0)
+    refine_epsilon: float = option(0.1, "entropy of the plan, in units of the cost", above=0.0)
+    refine_tau: float = option(5.0, "price of leaving mass unmatched, in units of the cost", above=0.0)
+    z: tuple[float, ...] | None = option(None, "height of each slice along z, in the unit of the frame")
     spacing: float | None = option(None, "distance of neighbouring slices along z, in the unit of the frame", above=0.0)
+
+    def check(self) -> None:
+        """Refuse heights told twice, anchors too few to make a shape, and a refinement by nothing."""
+        if self.z is not None and self.spacing is not None:
+            raise InputError("align.z and align.spacing are both given; give one of them")
+        if 0 < self.refine_anchors < 20:
+            raise InputError(f"align.refine_anchors = {self.refine_anchors}: must be 0 or at least 20")
+        if not self.refine_space + self.refine_latent > 0:
+            raise InputError("align.refine_space and align.refine_latent are both 0; nothing would tell spots apart")
 
 
 @dataclass(frozen=True, kw_only=True)

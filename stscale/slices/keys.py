@@ -30,7 +30,10 @@ SPATIAL: Final = "spatial"
 """Coordinates as given, (n, 2 or 3) float64, in the input's unit."""
 
 SPATIAL_ALIGNED: Final = "spatial_aligned"
-"""Coordinates in the common frame after alignment, (n, 2 or 3) float64, in the reference slice's unit."""
+"""Coordinates in the common frame after alignment, (n, 2) float64, µm where all sources tell, else the reference's."""
+
+SPATIAL_3D: Final = "spatial_3d"
+"""The same with the slice's height as third column, (n, 3) float64."""
 
 # --- output of a run ----------------------------------------------------------------------------------
 EMBEDDING: Final = "X_stscale"
@@ -41,6 +44,9 @@ DOMAIN: Final = "stscale_domain"
 
 SLICE: Final = "stscale_slice"
 """Name of the slice a spot came from, obs, categorical."""
+
+TRANSFER: Final = "stscale_transfer_"
+"""Start of the obs columns of labels carried over by alignment: this + column (categorical), and that + "_p"."""
 
 GENE_IDS: Final = "gene_ids"
 """Stable gene identifiers beside the symbols, var, as scanpy names them."""
