@@ -68,15 +68,23 @@ class RunFolder:
         return record is not None and record["digest"] == digest and all(o.exists() for o in outputs)
 
     @contextmanager
-    def stage(self, name: str, digest: str) -> Iterator[dict[str, Any]]:
+    def stage(self, name: str, digest: str, *, undoes: tuple[str, ...] = ()) -> Iterator[dict[str, Any]]:
         """Run a stage: measured, announced, and recorded only when it ends well.
+
+        Parameters
+        ----------
+        name, digest
+            Of the stage.
+        undoes
+            Stages whose outputs this one replaces: they are no longer finished.
 
         Yields
         ------
         dict
             What the stage wants to have in the manifest besides digest, seconds and peak memory.
         """
-        self.manifest["stages"].pop(name, None)
+        for gone in (name, *undoes):
+            self.manifest["stages"].pop(gone, None)
         self.save()
         self.event("stage", stage=name, state="start")
         found: dict[str, Any] = {}

@@ -285,7 +285,7 @@ class Integration:
             self._skip("write")
             return
         self.observer({"event": "stage", "stage": "write", "state": "start"})
-        with self.run.stage("write", now):
+        with self.run.stage("write", now, undoes=("align", "transfer")):
             uns = {"version": __version__, "config": options.dump(self.config, meanings=False)}
             write_integrated(path, collection, features, latents, labels, uns)
 

@@ -34,7 +34,7 @@ FLOORS = {
     4: ("training",),
     5: ("alignment", "analysis"),
     6: ("output", "evaluation", "report"),
-    7: ("stages",),
+    7: ("aligning", "stages"),
     8: ("pipeline",),
 }
 FLOOR = {room: floor for floor, rooms in FLOORS.items() for room in rooms}
@@ -121,7 +121,7 @@ def test_files_and_functions_are_short(path):
 
 @pytest.mark.parametrize(
     "arguments",
-    [None, ["--help"], ["--version"], ["integrate", "--help"], ["metrics", "--help"], ["config"]],
+    [None, ["--help"], ["--version"], ["integrate", "--help"], ["align", "--help"], ["metrics", "--help"], ["config"]],
     ids=lambda a: "import" if a is None else " ".join(a),
 )
 def test_the_start_is_light(arguments):

@@ -48,6 +48,9 @@ class PairRecord:
         As in `Refined`; NaN where not refined.
     converged
         Whether the refinement converged; True where there was none.
+    plan
+        File of the plan (`Plan.load`), in the run's folder `alignment/`; n, m: the slices' spots with an embedding,
+        in the order of integrated.zarr.
     notes
         What a reader must know, one line each.
     """
@@ -70,6 +73,7 @@ class PairRecord:
     plan_error: float
     anchor_value: float
     converged: bool
+    plan: str
     notes: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
@@ -271,9 +275,9 @@ def read_alignment(run: Path) -> Alignment | None:
     return Alignment.from_dict(values)
 
 
-def plan_path(run: Path, source: str, target: str) -> Path:
+def plan_path(run: Path, pair: PairRecord) -> Path:
     """Return where the plan of a pair is saved."""
-    return run / FOLDER / f"{source}--{target}.plan.npz"
+    return run / FOLDER / pair.plan
 
 
 def _number(value: Any) -> Any:

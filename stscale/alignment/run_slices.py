@@ -113,6 +113,10 @@ class RunSlices:
         xy = self.given(i) * (self.um_per_unit[i] or 1.0)
         return np.stack([xy.min(axis=0), xy.max(axis=0)])
 
+    def stores(self) -> list[Path]:
+        """Return the paths of the slice stores, in the order of the run."""
+        return _stores(self.path, read_manifest(self.path))
+
     def _rows(self, i: int) -> slice:
         return slice(int(self.offsets[i]), int(self.offsets[i + 1]))
 
@@ -121,13 +125,14 @@ class RunSlices:
         return np.isfinite(z).all(axis=1), z
 
 
+def _stores(run: Path, manifest: dict[str, Any]) -> list[Path]:
+    """Return the slice stores of a run, in its order, whether they are still there or not."""
+    paths = [Path(entry["path"]) for entry in manifest.get("inputs", [])]
+    return [path if is_store(path) else run / "slices" / f"{slice_name(path)}.zarr" for path in paths]
+
+
 def _um_per_unit(run: Path, manifest: dict[str, Any], names: tuple[str, ...]) -> tuple[float | None, ...]:
     """Ask the slice stores; None where one is gone or does not know."""
-    found: dict[str, float | None] = {}
-    for entry in manifest.get("inputs", []):
-        path = Path(entry["path"])
-        store = path if is_store(path) else run / "slices" / f"{slice_name(path)}.zarr"
-        if is_store(store):
-            opened = SliceStore.open(store)
-            found[opened.name] = opened.um_per_unit
+    opened = [SliceStore.open(path) for path in _stores(run, manifest) if is_store(path)]
+    found = {store.name: store.um_per_unit for store in opened}
     return tuple(found.get(name) for name in names)

@@ -1,8 +1,17 @@
 """What a run leaves for other tools: integrated.zarr, and what alignment adds to it and beside it."""
 
-from stscale.output.additions import add_obs, add_obsm, drop_obsm
+from stscale.output.additions import add_obs, add_obsm, drop_obs, drop_obsm
 from stscale.output.genes import write_genes
 from stscale.output.integrated import output_rows, write_integrated
 from stscale.output.matches import MatchTable
 
-__all__ = ["MatchTable", "add_obs", "add_obsm", "drop_obsm", "output_rows", "write_genes", "write_integrated"]
+__all__ = [
+    "MatchTable",
+    "add_obs",
+    "add_obsm",
+    "drop_obs",
+    "drop_obsm",
+    "output_rows",
+    "write_genes",
+    "write_integrated",
+]

@@ -2,7 +2,7 @@
 
 import json
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +76,14 @@ def add_obs(path: Path, columns: Mapping[str, Any]) -> None:
             _drop(frame / name, path.parent)
             (Path(holder) / name).replace(frame / name)
         _set_order(frame, [*kept, *columns], path.parent)
+
+
+def drop_obs(path: Path, columns: Sequence[str]) -> None:
+    """Remove columns of obs, those that are there; unnamed first, so that no reader misses one."""
+    frame = path / "obs"
+    _set_order(frame, [c for c in _order(frame) if c not in columns], path.parent)
+    for name in columns:
+        _drop(frame / name, path.parent)
 
 
 def _order(frame: Path) -> list[str]:
