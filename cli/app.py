@@ -7,11 +7,11 @@ import typer
 
 from stscale.errors import StscaleError
 
-from . import config, ingest, inspect, integrate, metrics, plan, simulate
+from . import align, config, ingest, inspect, integrate, metrics, plan, simulate
 
 app = typer.Typer(
     name="stscale",
-    help="Integrate many slices of spatial-transcriptomics tissue, at any size.",
+    help="Integrate and align many slices of spatial-transcriptomics tissue, at any size.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -19,6 +19,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(integrate.integrate)
+app.command()(align.align)
 app.command()(plan.plan)
 app.command()(ingest.ingest)
 app.command()(simulate.simulate)

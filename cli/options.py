@@ -22,7 +22,12 @@ Setting = Annotated[
 
 
 def configured(
-    file: Path | None, named: str | None, settings: list[str] | None, given: dict[str, dict[str, Any]]
+    file: Path | None,
+    named: str | None,
+    settings: list[str] | None,
+    given: dict[str, dict[str, Any]],
+    *,
+    base: Run | None = None,
 ) -> Run:
     """Join preset, file, `--set` and options, the later winning over the earlier.
 
@@ -36,8 +41,10 @@ def configured(
         `section.name=value` texts; the value is TOML, or a bare word.
     given
         {section: {name: value}} of the command's own options; None means not given.
+    base
+        Where to start without a preset; default: all defaults.
     """
-    run = preset(named) if named else Run()
+    run = preset(named) if named else (base or Run())
     if file is not None:
         run = load(file, run)
     for text in settings or []:

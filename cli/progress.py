@@ -23,6 +23,8 @@ SAID = {
     "domains": "finding domains",
     "write": "writing integrated.zarr",
     "report": "writing report.html",
+    "align": "laying slices on each other",
+    "transfer": "carrying labels and genes over",
 }
 
 
@@ -58,6 +60,9 @@ class Display:
             self.console.print(f"{text} (unchanged, reused)" if event["state"] == "reused" else text)
         elif event["event"] == "plan":
             self._plan(event)
+        elif event["event"] == "pair":
+            state = " (unchanged, reused)" if event["state"] == "reused" else ""
+            self.console.print(f"  {event['number']}/{event['total']}: {event['source']} on {event['target']}{state}")
         elif event["event"] == "note":
             self.console.print(f"  note: {event['text']}")
         elif event["event"] == "step":

@@ -12,9 +12,11 @@ __version__ = "0.1.0"
 
 # Resolved on first use, so that `import stscale` stays light (no torch, no FAISS).
 _LAZY = {
+    "AlignResult": "stscale.pipeline",
     "Result": "stscale.pipeline",
     "Run": "stscale.config",
     "StscaleError": "stscale.errors",
+    "align": "stscale.pipeline",
     "ingest": "stscale.slices",
     "integrate": "stscale.pipeline",
     "preset": "stscale.config",

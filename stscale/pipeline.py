@@ -5,17 +5,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from stscale import config as options
 from stscale import ranks
 from stscale.cluster import check_shared, cluster
 from stscale.config import Run
 from stscale.errors import InputError, StscaleError
-from stscale.rundir import RunFolder
+from stscale.rundir import MANIFEST, RunFolder
 from stscale.stages import Integration, Observer, pick_device
 from stscale.threads import available_cores, local_ranks, set_threads
 
 if TYPE_CHECKING:
     import anndata
 
+    from stscale.alignment import Alignment, PairList
     from stscale.planning import Plan
 
 
@@ -102,6 +104,135 @@ def integrate(
             raise
         ranks.agreed(result)
         return result
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AlignResult:
+    """An aligned run.
+
+    Attributes
+    ----------
+    path
+        The run folder.
+    alignment
+        Transforms, pairs and what is to be said about them.
+    """
+
+    path: Path
+    alignment: "Alignment"
+
+    def adata(self) -> "anndata.AnnData":
+        """Read `integrated.zarr`, with the aligned coordinates in `obsm["spatial_aligned"]`."""
+        import anndata
+
+        return anndata.read_zarr(self.path / "integrated.zarr")
+
+
+def align(
+    run_or_slices: str | Path | Sequence[str | Path],
+    *,
+    out: str | Path | None = None,
+    config: Run | None = None,
+    transfer_labels: Sequence[str] = (),
+    transfer_genes: Sequence[str] = (),
+    fresh: bool = False,
+    observer: Observer | None = None,
+) -> AlignResult:
+    """Lay the slices of a run into one frame, and say which spot corresponds to which; no fit sees a label.
+
+    Parameters
+    ----------
+    run_or_slices
+        A finished run folder, aligned in place; or slices as for `integrate`, integrated first.
+    out
+        The run folder of slices; not for a run.
+    config
+        All options; `align`, `seed` and `threads` matter to the alignment. Default: those of the run's config.toml,
+        or `Run()` for slices.
+    transfer_labels
+        obs columns carried from each pair's target to its source: `stscale_transfer_COLUMN` and `…_p`.
+    transfer_genes
+        Genes whose log-normalised expression is carried over, into transfer-genes.zarr.
+    fresh
+        Do everything anew; of a run, the alignment alone.
+    observer
+        Called with each event (a dict) as it happens.
+
+    Returns
+    -------
+    AlignResult
+
+    Raises
+    ------
+    StscaleError
+        For bad input or settings, in one line; what is wrong with pairs, columns or genes of a finished run is said
+        before anything in it is touched.
+    """
+    tell = observer or (lambda event: None)
+    given = [run_or_slices] if isinstance(run_or_slices, str | Path) else list(run_or_slices)
+    paths = _check_inputs(given)
+    if len(paths) == 1 and (paths[0] / MANIFEST).is_file():
+        run = paths[0]
+        if out is not None and Path(out).resolve() != run.resolve():
+            raise InputError(f"{run} is a run and is aligned in place; leave out the other folder, {out}")
+    else:
+        if out is None:
+            raise InputError("slices are integrated before they are aligned; give a folder for the run with -o")
+        run = Path(out)
+        _check_unaligned(paths, config or Run())
+        integrate(paths, out=run, config=config, fresh=fresh, observer=observer)
+    return _align_run(run, config, tuple(transfer_labels), tuple(transfer_genes), fresh=fresh, tell=tell)
+
+
+def _check_unaligned(paths: list[Path], config: Run) -> None:
+    """Say before an integration what would stop the alignment after it."""
+    from stscale.slices import SliceStore, is_store, open_source
+
+    names = []
+    for path in paths:
+        if is_store(path):
+            store = SliceStore.open(path)
+            name, dims = store.name, store.dims
+        else:
+            source = open_source(path)
+            name, dims = source.name, source.coordinates.shape[-1]
+        names.append(name)
+        if dims != 2:
+            raise InputError(
+                f"slice {name!r} has {dims} coordinates per spot; alignment works in the plane: keep two columns "
+                "and give the heights with --z or --spacing"
+            )
+    _checked_pairs(names, config)
+
+
+def _checked_pairs(names: Sequence[str], config: Run) -> "PairList":
+    """Return the pairs, after a look at the heights too."""
+    from stscale.alignment import PairList, heights
+
+    pairs = PairList.build(names, config.align.pairs, reference=config.align.reference)
+    if config.align.z is not None:
+        heights(len(names), z=config.align.z)
+    return pairs
+
+
+def _align_run(
+    run: Path, config: Run | None, labels: tuple[str, ...], genes: tuple[str, ...], *, fresh: bool, tell: Observer
+) -> AlignResult:
+    from stscale.aligning import Aligning
+    from stscale.aligning.transfer import check_genes, read_labels
+    from stscale.alignment import RunSlices
+
+    slices = RunSlices.open(run)
+    config = config or options.load(run / "config.toml")
+    pairs = _checked_pairs(slices.names, config)
+    for column in labels:
+        read_labels(slices, column)
+    check_genes(run, genes)
+    set_threads(config.threads or _threads())
+    aligning = Aligning(RunFolder(run), slices, pairs, config, tell)
+    if fresh:
+        aligning.forget()
+    return AlignResult(path=run, alignment=aligning.go(labels=labels, genes=genes))
 
 
 def plan(slices: Sequence[str | Path], *, out: str | Path = ".", config: Run | None = None) -> "Plan":

@@ -1,0 +1,130 @@
+"""`stscale align`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from stscale.config import Run, load
+from stscale.errors import InputError
+
+from .options import Debug, Quiet, Seed, Setting, Threads, configured
+
+if TYPE_CHECKING:
+    from stscale.alignment import Alignment, PairRecord
+
+OWN = ("align", "seed", "threads")
+"""Options that an alignment reads."""
+
+
+def align(
+    inputs: Annotated[list[Path], typer.Argument(help="A finished run folder; or slices, integrated first.")],
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Run folder of slices; a run needs none.")] = None,
+    pairs: Annotated[
+        str | None, typer.Option("--pairs", help="sequential, star, all, or a TOML or CSV file of pairs.")
+    ] = None,
+    reference: Annotated[str | None, typer.Option("--reference", help="Slice whose frame is kept.")] = None,
+    kind: Annotated[str | None, typer.Option("--kind", help="rigid, similarity or affine.")] = None,
+    allow_mirror: Annotated[
+        bool | None, typer.Option("--allow-mirror/--no-mirror", help="Take a mirror image, or only report it.")
+    ] = None,
+    warp: Annotated[bool | None, typer.Option("--warp/--no-warp", help="Then a smooth displacement.")] = None,
+    refine: Annotated[
+        bool | None, typer.Option("--refine/--no-refine", help="Correspondences by transport, or matches alone.")
+    ] = None,
+    z: Annotated[str | None, typer.Option("--z", help="Height of each slice, as 0,10,20.")] = None,
+    spacing: Annotated[float | None, typer.Option("--spacing", help="Distance of neighbouring slices.")] = None,
+    transfer_labels: Annotated[
+        list[str] | None, typer.Option("--transfer-labels", help="obs column to carry over; repeatable.")
+    ] = None,
+    transfer_genes: Annotated[str | None, typer.Option("--transfer-genes", help="Genes to carry over, as A,B.")] = None,
+    config: Annotated[Path | None, typer.Option("--config", "-c", help="TOML file, see `stscale config`.")] = None,
+    settings: Setting = None,
+    seed: Seed = None,
+    threads: Threads = None,
+    fresh: Annotated[bool, typer.Option("--fresh/--resume", help="Start over, or reuse what is finished.")] = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Lay slices into one frame and say which spot corresponds to which.
+
+    Writes into the run folder: transforms.json, matches.parquet, obsm spatial_aligned (and spatial_3d with --z or
+    --spacing), figures. Options that are not given are those of the run's config.toml.
+    """
+    single = len(inputs) == 1 and (inputs[0] / "manifest.json").is_file()
+    base = load(inputs[0] / "config.toml") if single and (inputs[0] / "config.toml").is_file() else Run()
+    given: dict[str, Any] = {
+        "pairs": pairs,
+        "reference": reference,
+        "kind": kind,
+        "allow_mirror": allow_mirror,
+        "warp": warp,
+        "refine": refine,
+        "z": None if z is None else _numbers(z),
+        "spacing": spacing,
+    }
+    if z is not None or spacing is not None:  # one replaces the other
+        base = base.replace({"align": {"z": None, "spacing": None}})
+    run = configured(config, None, settings, {"run": {"seed": seed, "threads": threads}, "align": given}, base=base)
+    if single:
+        _check_own(run, base)
+    from stscale.pipeline import align as align_slices
+
+    from .progress import Display
+
+    with Display(quiet=quiet) as display:
+        result = align_slices(
+            inputs[0] if single else inputs,
+            out=out,
+            config=run,
+            transfer_labels=transfer_labels or [],
+            transfer_genes=[name for name in (transfer_genes or "").split(",") if name],
+            fresh=fresh,
+            observer=display,
+        )
+    if not quiet:
+        typer.echo("\n".join(said(result.alignment)))
+        names = ["transforms.json", "matches.parquet", "matches.csv.gz", "integrated.zarr", "report.html"]
+        typer.echo("\n".join(str(result.path / name) for name in names if (result.path / name).exists()))
+
+
+def said(alignment: "Alignment") -> list[str]:
+    """Return a line for each pair, with its notes below."""
+    lines = []
+    for pair in alignment.pairs:
+        lines.append(_line(pair, alignment.unit))
+        lines += [f"  note: {note}" for note in pair.notes]
+    return lines
+
+
+def _line(pair: "PairRecord", unit: str) -> str:
+    t, short = pair.transform, "µm" if unit == "µm" else "units"
+    parts = [f"turned {t.rotation_degrees:.2f}°", f"shifted ({t.shift[0]:.0f}, {t.shift[1]:.0f}) {short}"]
+    if t.kind != "rigid":
+        parts.append(f"scaled {t.scale:.3f}")
+    if t.mirror:
+        parts.append("mirrored")
+    parts += [
+        f"overlap {pair.overlap:.2f}",
+        f"{pair.inlier_share:.0%} of the matches agree within {pair.residual:.0f} {short} on average",
+        f"{pair.plan_coverage:.0%} of its spots have a counterpart",
+    ]
+    return f"{pair.source} on {pair.target}: {', '.join(parts)}"
+
+
+def _numbers(text: str) -> list[float]:
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise InputError(f"--z {text!r}: expected a number for each slice, as 0,10,20") from None
+
+
+def _check_own(run: Run, base: Run) -> None:
+    """Refuse options that a finished run would not heed."""
+    from dataclasses import fields
+
+    for field in fields(run):
+        if field.name not in OWN and getattr(run, field.name) != getattr(base, field.name):
+            raise InputError(
+                f"[{field.name}] of a finished run cannot be changed by align; integrate again with that option"
+            )
