@@ -5,8 +5,10 @@ from pathlib import Path
 from stscale.report.charts import composition, estimate, latent_map, losses
 from stscale.report.contents import Contents
 from stscale.report.drawing import Panel
+from stscale.report.laid import Laid
 from stscale.report.maps import domain_maps
 from stscale.report.markup import details, duration, facts, figure, notes, section, size, table, text
+from stscale.report.overlays import alignment_panels
 from stscale.report.palette import palette
 from stscale.report.style import CSS
 from stscale.report.summary import key_facts, remarks
@@ -19,11 +21,14 @@ STAGES = {
     "embed": "embedding of every spot",
     "domains": "domains",
     "write": "output",
+    "align": "alignment",
+    "transfer": "labels and genes carried over",
 }
+ALIGNED = ("overlay", "matches", "residuals", "stack")
 
 
-def panels(contents: Contents) -> list[Panel]:
-    """Draw the figures of a run, in the order of the page."""
+def panels(contents: Contents, laid: Laid | None = None) -> list[Panel]:
+    """Draw the figures of a run, in the order of the page; those of an alignment where there is one."""
     drawn = (
         domain_maps(contents.spots),
         composition(contents.spots),
@@ -31,10 +36,10 @@ def panels(contents: Contents) -> list[Panel]:
         losses(contents),
         latent_map(contents),
     )
-    return [panel for panel in drawn if panel is not None]
+    return [panel for panel in drawn if panel is not None] + ([] if laid is None else alignment_panels(laid))
 
 
-def page(contents: Contents, figures: list[Panel]) -> str:
+def page(contents: Contents, figures: list[Panel], laid: Laid | None = None) -> str:
     """Return the whole HTML page; it refers to nothing outside itself."""
     shown = {panel.name: figure(panel) for panel in figures}
     titles = {"domains": "Domains", "composition": "Composition", "estimate": "Number of domains"}
@@ -44,6 +49,9 @@ def page(contents: Contents, figures: list[Panel]) -> str:
     for name, title in titles.items():
         if name in shown:
             sections.append(section(name, title, shown[name], extra.get(name, "")))
+    if laid is not None:
+        drawn = [shown[name] for name in ALIGNED if name in shown]
+        sections.append(section("alignment", "Alignment", _pairs(laid), notes(_said(laid)), *drawn))
     sections += [
         section("stages", "Stages", _stages(contents)),
         section("inputs", "Inputs", _inputs(contents)),
@@ -83,6 +91,41 @@ def _counts(contents: Contents) -> str:
     ]
     head = ["Slice", *spots.domains, "left out", "all"]
     return table(head, rows, numbers=range(1, k + 3), chips=["", *palette(k), "", ""])
+
+
+def _pairs(laid: Laid) -> str:
+    unit = "µm" if laid.alignment.unit == "µm" else "units"
+    head = [
+        "Pair",
+        "Turned",
+        f"Shift, {unit}",
+        "Scale",
+        "Overlap",
+        "Inliers",
+        f"Residual, {unit}",
+        "Matched",
+        "Credible",
+    ]
+    rows = [
+        [
+            f"{p.source} on {p.target}",
+            f"{p.transform.rotation_degrees:.2f}°" + (", mirrored" if p.transform.mirror else ""),
+            f"{p.transform.shift[0]:,.0f}, {p.transform.shift[1]:,.0f}",
+            f"{p.transform.scale:.3f}",
+            f"{p.overlap:.2f}",
+            f"{p.inlier_share:.2f}",
+            f"{p.residual:,.1f}",
+            f"{p.plan_coverage:.2f}",
+            "yes" if p.credible else "no",
+        ]
+        for p in laid.alignment.pairs
+    ]
+    return table(head, rows, numbers=range(1, 8))
+
+
+def _said(laid: Laid) -> list[str]:
+    found = laid.alignment
+    return [*found.notes, *(f"{p.source} on {p.target}: {note}" for p in found.pairs for note in p.notes)]
 
 
 def _stages(contents: Contents) -> str:
