@@ -1,6 +1,7 @@
 """`stscale metrics`: the only command that reads labels."""
 
 import json
+import math
 from pathlib import Path
 from typing import Annotated
 
@@ -18,7 +19,7 @@ def metrics(
 ) -> None:
     """Score a run: against an annotation where --labels names one, and without labels (mixing, coherence).
 
-    The numbers are also written to RUN/metrics.json.
+    Of an aligned run also its pairs, and against the true transforms where the slices were simulated. The numbers are also written to RUN/metrics.json.
     """
     from stscale.evaluation import evaluate
     from stscale.threads import set_threads
@@ -31,4 +32,5 @@ def metrics(
     for part, values in found.items():
         typer.echo(f"{part}:")
         for name, value in values.items():
-            typer.echo(f"  {name:<22} {value:.4f}" if value != int(value) else f"  {name:<22} {int(value)}")
+            whole = math.isfinite(value) and value == int(value)
+            typer.echo(f"  {name:<22} {int(value) if whole else format(value, '.4f')}")

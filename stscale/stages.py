@@ -145,6 +145,7 @@ class Integration:
                 components=features.p,
                 left_out={n: len(features.left_out(i)) for i, n in enumerate(features.slice_names)},
                 shared_positions={s.name: s.shared_positions for s in collection.stores},
+                um_per_unit={s.name: s.um_per_unit for s in collection.stores},
                 notes=list(features.notes),
             )
         for note in features.notes:

@@ -132,7 +132,9 @@ def _stores(run: Path, manifest: dict[str, Any]) -> list[Path]:
 
 
 def _um_per_unit(run: Path, manifest: dict[str, Any], names: tuple[str, ...]) -> tuple[float | None, ...]:
-    """Ask the slice stores; None where one is gone or does not know."""
-    opened = [SliceStore.open(path) for path in _stores(run, manifest) if is_store(path)]
-    found = {store.name: store.um_per_unit for store in opened}
+    """Read what the slice stores said when the features were made; of an older run, ask those that are there."""
+    found = manifest["stages"].get("features", {}).get("um_per_unit")
+    if found is None:
+        opened = [SliceStore.open(path) for path in _stores(run, manifest) if is_store(path)]
+        found = {store.name: store.um_per_unit for store in opened}
     return tuple(found.get(name) for name in names)

@@ -20,6 +20,7 @@ from stscale.analysis.metrics_alignment import (
     edge_consistency,
     ltari,
     mapping_accuracy,
+    score_pair,
     spatial_coherence,
     transform_error,
 )
@@ -62,6 +63,7 @@ __all__ = [
     "nmi",
     "pas",
     "score",
+    "score_pair",
     "score_unsupervised",
     "silhouette",
     "smooth_labels",

@@ -158,6 +158,50 @@ def _edge_entropy(a: NDArray[np.int64], b: NDArray[np.int64], count: int) -> flo
     return float(-(share * np.log(share)).sum())
 
 
+def score_pair(
+    plan: sp.spmatrix | sp.sparray,
+    source_labels: ArrayLike,
+    target_labels: ArrayLike,
+    target_graph: Graph,
+    *,
+    rng: np.random.Generator,
+) -> dict[str, float]:
+    """Judge the correspondences of two annotated slices.
+
+    Parameters
+    ----------
+    plan
+        (n_source, n_target) masses.
+    source_labels, target_labels
+        (n_source,), (n_target,); missing ones are left out.
+    target_graph
+        Spatial neighbours of the target's spots.
+    rng
+        For `spatial_coherence`.
+
+    Returns
+    -------
+    dict
+        `accuracy`: of the labelled source spots whose likeliest target is labelled, the share with the same label;
+        `matched`: share of source spots with a target. `ltari` and `coverage` (of the target). `edge_consistency` and
+        `spatial_coherence` of the labels carried to the target by each spot's best source. NaN where undefined.
+    """
+    source, target = _shared_codes(plan, source_labels, target_labels)
+    likeliest, best = best_source(plan.T), best_source(plan)
+    reached = np.where(likeliest >= 0, target[likeliest], -1)
+    known = (source >= 0) & (reached >= 0)
+    carried = np.where(best >= 0, source[best], -1)
+    both = (carried >= 0) & (target >= 0)
+    return {
+        "accuracy": float(np.mean(source[known] == reached[known])) if known.any() else float("nan"),
+        "matched": float(np.mean(likeliest >= 0)),
+        "ltari": ari(target, carried) if both.any() else float("nan"),
+        "coverage": float(np.mean(best >= 0)),
+        "edge_consistency": edge_consistency(target_graph, carried),
+        "spatial_coherence": spatial_coherence(target_graph, carried, rng=rng),
+    }
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TransformError:
     """How far an estimated transform is from the true one.

@@ -47,8 +47,8 @@ def alignment_panels(laid: Laid) -> list[Panel]:
             name="matches",
             png=drawn(lambda: _rows(laid, count, tall, 1, _lines)),
             alt="Lines between corresponding spots of pairs of slices",
-            caption=f"Up to {LINES} spots of each source, drawn at random, and their likeliest counterparts. The source "
-            f"is moved aside after alignment: the lines of a good one run side by side.{few}",
+            caption=f"Up to {LINES} spots of each source, drawn at random, and their likeliest counterparts. The "
+            f"source is moved aside after alignment: the lines of a good one run side by side.{few}",
         ),
         Panel(
             name="residuals",
