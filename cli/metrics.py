@@ -19,7 +19,8 @@ def metrics(
 ) -> None:
     """Score a run: against an annotation where --labels names one, and without labels (mixing, coherence).
 
-    Of an aligned run also its pairs, and against the true transforms where the slices were simulated. The numbers are also written to RUN/metrics.json.
+    Of an aligned run also its pairs, and its transforms against the true ones where the slices were simulated. The
+    numbers are also written to RUN/metrics.json.
     """
     from stscale.evaluation import evaluate
     from stscale.threads import set_threads

@@ -45,8 +45,7 @@ class Integration:
         self.config = config
         self.observer = observer
         self.compute = compute
-        self.digest = ""
-        self.busy = False
+        self.digest, self.busy = "", False
 
     def go(self) -> tuple["Collection", "FeatureStore", "NDArray[np.int32]"]:
         """Do what is not done yet; return the slices, their features and the domain of each fit spot."""
