@@ -81,7 +81,9 @@ def add_obs(path: Path, columns: Mapping[str, Any]) -> None:
 def drop_obs(path: Path, columns: Sequence[str]) -> None:
     """Remove columns of obs, those that are there; unnamed first, so that no reader misses one."""
     frame = path / "obs"
-    _set_order(frame, [c for c in _order(frame) if c not in columns], path.parent)
+    order = _order(frame)
+    if set(order) & set(columns):
+        _set_order(frame, [c for c in order if c not in columns], path.parent)
     for name in columns:
         _drop(frame / name, path.parent)
 
