@@ -227,7 +227,8 @@ def _align_run(
     pairs = _checked_pairs(slices.names, config)
     for column in labels:
         read_labels(slices, column)
-    check_genes(run, genes)
+    if genes:
+        check_genes(run, genes)
     set_threads(config.threads or _threads())
     aligning = Aligning(RunFolder(run), slices, pairs, config, tell)
     if fresh:

@@ -254,7 +254,7 @@ class Alignment:
     def save(self, run: Path) -> None:
         """Write transforms.json of a run."""
         with atomic_path(run / FILE) as part:
-            part.write_text(json.dumps(self.to_dict(), indent=1) + "\n", encoding="utf-8")
+            part.write_text(json.dumps(self.to_dict(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def read_alignment(run: Path) -> Alignment | None:
