@@ -161,6 +161,8 @@ def _stack(laid: Laid) -> "Figure":
         ax.scatter(*xy[kept].T, np.full(len(kept), z), s=_marker(len(kept)), c=colours[domain[kept]], linewidths=0)
     unit = "µm" if laid.alignment.unit == "µm" else "units"
     ax.set(xlabel=f"x, {unit}", ylabel=f"y, {unit}", zlabel="slice" if laid.alignment.z is None else f"z, {unit}")
+    if laid.alignment.z is None:
+        ax.zaxis.get_major_locator().set_params(integer=True)
     ax.invert_yaxis()
     return figure
 
