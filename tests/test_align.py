@@ -77,6 +77,14 @@ def surrogate(run: Path) -> None:
     root["obsm/X_stscale"][:] = np.where(held[:, None], z, np.nan).astype(np.float32)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def small_images():
+    """Most of the time of a report goes into pixels."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("stscale.report.drawing.DPI", 30)
+        yield
+
+
 @pytest.fixture(scope="module")
 def paths(tmp_path_factory) -> list[Path]:
     return write_slices(tmp_path_factory.mktemp("slices"))
@@ -268,7 +276,8 @@ def test_the_report_shows_it(aligned):
 def test_the_same_again_reuses_everything(copy, paths):
     before = files_of(copy / "integrated.zarr")
     assert states(copy, transfer_labels=["domain"]) == {"align": "reused", "transfer": "start", "report": "reused"}
-    assert not (copy / "transfer-genes.zarr").exists() or files_of(copy / "integrated.zarr") == before
+    assert not (copy / "transfer-genes.zarr").exists()  # it was not asked for again
+    assert files_of(copy / "integrated.zarr") == before
     assert states(copy, transfer_labels=["domain"]) == dict.fromkeys(("align", "transfer", "report"), "reused")
     seen: list[dict] = []
     stscale.integrate(paths, out=copy, config=load(copy / "config.toml"), observer=seen.append)

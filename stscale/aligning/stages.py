@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from stscale import __version__
 from stscale import config as options
+from stscale.aligning.transfer import GENES_FILE, Transferring
 from stscale.atomic import atomic_path
 from stscale.config import Run
 from stscale.options import digest
@@ -218,6 +219,7 @@ class Aligning:
         for name in (keys.SPATIAL_ALIGNED, keys.SPATIAL_3D):
             drop_obsm(integrated, name)
         drop_obs(integrated, columns)
+        shutil.rmtree(self.run.file(GENES_FILE), ignore_errors=True)
         solved.save(self.run.path)
         self._write_matches(solved)
         if solved.z is not None:
@@ -255,8 +257,6 @@ class Aligning:
 
     def transfer(self, solved: "Alignment", labels: Sequence[str], genes: Sequence[str]) -> None:
         """Carry labels and expression over through the plans; nothing here changes the alignment."""
-        from stscale.aligning.transfer import Transferring
-
         stages = self.run.manifest["stages"]
         now = digest([stages["align"]["digest"], list(labels), list(genes)])
         job = Transferring(self.run.path, self.slices, solved)
@@ -267,9 +267,8 @@ class Aligning:
         self.observer({"event": "stage", "stage": "transfer", "state": "start"})
         with self.run.stage("transfer", now) as found:
             found["columns"] = job.labels(labels, instead_of=old)
-            if genes:
-                found["genes"] = list(genes)
-                job.genes(genes)
+            found["genes"] = list(genes)
+            job.genes(genes)
 
     def report(self) -> None:
         """Write report.html anew when it does not show this alignment."""

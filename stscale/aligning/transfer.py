@@ -1,5 +1,6 @@
 """Labels and expression carried to the slices that were laid on others."""
 
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -74,10 +75,16 @@ class Transferring:
         return list(made)
 
     def genes(self, names: Sequence[str]) -> None:
-        """Write transfer-genes.zarr: log-normalised expression of the targets, pulled through the plans."""
+        """Write transfer-genes.zarr: log-normalised expression of the targets, pulled through the plans.
+
+        Without names, what an earlier transfer left is removed.
+        """
         from stscale.alignment import transfer_values
         from stscale.output import write_genes
 
+        if not names:
+            shutil.rmtree(self.run / GENES_FILE, ignore_errors=True)
+            return
         read = self._reader(names)
         values = np.full((self.slices.n, len(names)), np.nan, np.float32)
         for source, pairs in self._sources():
