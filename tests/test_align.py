@@ -351,7 +351,7 @@ def test_coordinates_without_micrometres_stay_as_they_are(plain):
     manifest = read_manifest(plain)
     manifest["stages"]["features"]["um_per_unit"]["a"] = None
     (plain / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
-    found = stscale.align(plain, config=with_align(plain, kind="similarity")).alignment
+    found = stscale.align(plain, config=with_align(plain, kind="similarity", refine=False)).alignment
     assert found.unit == "unit of the reference"
     assert found.um_per_unit == (None, None, None)
     assert any("a does not tell how many µm" in note for note in found.notes)
@@ -365,11 +365,11 @@ def test_a_mirrored_slice_is_reported(plain):
     root["obsm/spatial"][rows] = flipped
     pairs = str(plain.parent / "pairs.toml")
     Path(pairs).write_text('pairs = [["a", "c"], ["b", "c"]]\n', encoding="utf-8")
-    found = stscale.align(plain, config=with_align(plain, pairs=pairs)).alignment
+    found = stscale.align(plain, config=with_align(plain, pairs=pairs, refine=False)).alignment
     assert [pair.mirror for pair in found.pairs] == [True, False]
     assert not found.pairs[0].transform.mirror
     assert "seems to be mirrored" in " ".join(found.pairs[0].notes)
-    found = stscale.align(plain, config=with_align(plain, pairs=pairs, allow_mirror=True)).alignment
+    found = stscale.align(plain, config=with_align(plain, pairs=pairs, refine=False, allow_mirror=True)).alignment
     assert found.pairs[0].transform.mirror
 
 
@@ -443,7 +443,7 @@ def test_slices_are_integrated_first(paths, tmp_path):
 
 
 def test_a_warp_comes_on_top(plain):
-    found = stscale.align(plain, config=with_align(plain, warp=True, warp_points=20)).alignment
+    found = stscale.align(plain, config=with_align(plain, warp=True, warp_points=20, refine=False)).alignment
     again = read_alignment(plain)
     assert again is not None
     slices = RunSlices.open(plain)
