@@ -17,32 +17,44 @@ OWN = ("align", "seed", "threads")
 """Options that an alignment reads."""
 
 
+Inputs = Annotated[list[Path], typer.Argument(help="A finished run folder; or slices, integrated first.")]
+Out = Annotated[Path | None, typer.Option("--out", "-o", help="Run folder of slices; a run needs none.")]
+Pairs = Annotated[str | None, typer.Option("--pairs", help="sequential, star, all, or a TOML or CSV file of pairs.")]
+Reference = Annotated[str | None, typer.Option("--reference", help="Slice whose frame is kept.")]
+Kind = Annotated[str | None, typer.Option("--kind", help="rigid, similarity or affine.")]
+Mirror = Annotated[
+    bool | None, typer.Option("--allow-mirror/--no-mirror", help="Take a mirror image, or only report it.")
+]
+Warped = Annotated[bool | None, typer.Option("--warp/--no-warp", help="Then a smooth displacement.")]
+Refine = Annotated[
+    bool | None, typer.Option("--refine/--no-refine", help="Correspondences by transport, or matches alone.")
+]
+Heights = Annotated[str | None, typer.Option("--z", help="Height of each slice, as 0,10,20.")]
+Spacing = Annotated[float | None, typer.Option("--spacing", help="Distance of neighbouring slices.")]
+Labels = Annotated[list[str] | None, typer.Option("--transfer-labels", help="obs column to carry over; repeatable.")]
+Genes = Annotated[str | None, typer.Option("--transfer-genes", help="Genes to carry over, as A,B.")]
+File = Annotated[Path | None, typer.Option("--config", "-c", help="TOML file, see `stscale config`.")]
+Fresh = Annotated[bool, typer.Option("--fresh/--resume", help="Start over, or reuse what is finished.")]
+
+
 def align(
-    inputs: Annotated[list[Path], typer.Argument(help="A finished run folder; or slices, integrated first.")],
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Run folder of slices; a run needs none.")] = None,
-    pairs: Annotated[
-        str | None, typer.Option("--pairs", help="sequential, star, all, or a TOML or CSV file of pairs.")
-    ] = None,
-    reference: Annotated[str | None, typer.Option("--reference", help="Slice whose frame is kept.")] = None,
-    kind: Annotated[str | None, typer.Option("--kind", help="rigid, similarity or affine.")] = None,
-    allow_mirror: Annotated[
-        bool | None, typer.Option("--allow-mirror/--no-mirror", help="Take a mirror image, or only report it.")
-    ] = None,
-    warp: Annotated[bool | None, typer.Option("--warp/--no-warp", help="Then a smooth displacement.")] = None,
-    refine: Annotated[
-        bool | None, typer.Option("--refine/--no-refine", help="Correspondences by transport, or matches alone.")
-    ] = None,
-    z: Annotated[str | None, typer.Option("--z", help="Height of each slice, as 0,10,20.")] = None,
-    spacing: Annotated[float | None, typer.Option("--spacing", help="Distance of neighbouring slices.")] = None,
-    transfer_labels: Annotated[
-        list[str] | None, typer.Option("--transfer-labels", help="obs column to carry over; repeatable.")
-    ] = None,
-    transfer_genes: Annotated[str | None, typer.Option("--transfer-genes", help="Genes to carry over, as A,B.")] = None,
-    config: Annotated[Path | None, typer.Option("--config", "-c", help="TOML file, see `stscale config`.")] = None,
+    inputs: Inputs,
+    out: Out = None,
+    pairs: Pairs = None,
+    reference: Reference = None,
+    kind: Kind = None,
+    allow_mirror: Mirror = None,
+    warp: Warped = None,
+    refine: Refine = None,
+    z: Heights = None,
+    spacing: Spacing = None,
+    transfer_labels: Labels = None,
+    transfer_genes: Genes = None,
+    config: File = None,
     settings: Setting = None,
     seed: Seed = None,
     threads: Threads = None,
-    fresh: Annotated[bool, typer.Option("--fresh/--resume", help="Start over, or reuse what is finished.")] = False,
+    fresh: Fresh = False,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
