@@ -98,8 +98,8 @@ def _before_and_after(laid: Laid, pair: LaidPair, axes: list["Axes"]) -> None:
 def _two_clouds(ax: "Axes", source: NDArray[np.float64], target: NDArray[np.float64]) -> None:
     if len(source) + len(target) <= MAX_MARKERS:
         size = _marker(max(len(source), len(target)))
-        ax.scatter(*target.T, s=size, c=TARGET, alpha=0.6, linewidths=0, label="target")
-        ax.scatter(*source.T, s=size, c=SOURCE, alpha=0.6, linewidths=0, label="source")
+        ax.scatter(target[:, 0], target[:, 1], s=size, c=TARGET, alpha=0.6, linewidths=0, label="target")
+        ax.scatter(source[:, 0], source[:, 1], s=size, c=SOURCE, alpha=0.6, linewidths=0, label="source")
         return
     from matplotlib.colors import to_rgb
 
@@ -117,7 +117,7 @@ def _lines(laid: Laid, pair: LaidPair, axes: list["Axes"]) -> None:
     rng = np.random.default_rng(0)
     for cloud, colour in ((target, TARGET), (source + aside, SOURCE)):
         shown = cloud if len(cloud) <= MAX_MARKERS else cloud[rng.choice(len(cloud), MAX_MARKERS, replace=False)]
-        ax.scatter(*shown.T, s=_marker(len(shown)) / 2, c=colour, alpha=0.35, linewidths=0)
+        ax.scatter(shown[:, 0], shown[:, 1], s=_marker(len(shown)) / 2, c=colour, alpha=0.35, linewidths=0)
     best = pair.plan.best()[0]
     rows = np.flatnonzero(best >= 0)
     rows = rows if len(rows) <= LINES else np.sort(rng.choice(rows, LINES, replace=False))
@@ -135,8 +135,10 @@ def _residuals(laid: Laid, pair: LaidPair, axes: list["Axes"]) -> None:
     scale: dict[str, Any] = {"cmap": "cividis", "vmin": 0.0, "vmax": top or 1.0}
     shown: Any
     if len(source) <= MAX_MARKERS:
-        ax.scatter(*source[~known].T, s=_marker(len(source)), c=LEFT_OUT, linewidths=0)
-        shown = ax.scatter(*source[known].T, s=_marker(len(source)), c=left[known], linewidths=0, **scale)
+        ax.scatter(source[~known, 0], source[~known, 1], s=_marker(len(source)), c=LEFT_OUT, linewidths=0)
+        shown = ax.scatter(
+            source[known, 0], source[known, 1], s=_marker(len(source)), c=left[known], linewidths=0, **scale
+        )
     else:
         low, high, shape = _frame(source)
         count = _binned(source[known], low, high, shape)
