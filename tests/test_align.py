@@ -17,7 +17,7 @@ from stscale.alignment import RunSlices, Transform, read_alignment, transfer_lab
 from stscale.config import Ingest, Run, Simulate, load
 from stscale.errors import InputError
 from stscale.evaluation import evaluate
-from stscale.output import add_obs, add_obsm, drop_obs
+from stscale.output import MatchTable, add_obs, add_obsm, drop_obs
 from stscale.rundir import read_manifest
 from stscale.slices import SliceStore, ingest
 from stscale.slices.simulate import FORMAT, simulate
@@ -105,6 +105,14 @@ def aligned(integrated, tmp_path_factory) -> Path:
     genes = stscale.slices.features.FeatureStore.open(out / "features.zarr").genes()[[3, 0]].tolist()
     stscale.align(out, transfer_labels=["domain"], transfer_genes=genes)
     return out
+
+
+@pytest.fixture
+def no_figures(monkeypatch):
+    """For tests that align more than once and do not look at the page."""
+    monkeypatch.setattr(
+        "stscale.report.write_report", lambda run: (run / "report.html").write_text("", encoding="utf-8")
+    )
 
 
 @pytest.fixture
@@ -285,6 +293,7 @@ def test_the_same_again_reuses_everything(copy, paths):
     assert read_alignment(copy) is not None
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_heights_redo_the_frame_and_no_pair(copy):
     done = states(copy, config=with_align(copy, z=[30.0, 10.0, 20.0]))
     assert done == {"align": "start", "a on c": "reused", "b on a": "reused", "report": "start"}
@@ -301,6 +310,7 @@ def test_heights_redo_the_frame_and_no_pair(copy):
     assert sorted(set(z)) == [0.0, 12.5, 25.0]
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_another_list_of_pairs(copy):
     """The pair that both lists hold is reused; the reference is another."""
     (copy.parent / "pairs.csv").write_text("source,target\nb,a\nc,a\n", encoding="utf-8")
@@ -320,6 +330,7 @@ def test_a_new_output_forgets_the_alignment(copy, paths):
     assert "align" not in read_manifest(copy)["stages"]
 
 
+@pytest.mark.usefixtures("no_figures")
 @pytest.mark.parametrize("place", ["stscale.output.add_obsm", "stscale.output.MatchTable.append"])
 def test_killed_while_writing(plain, monkeypatch, place):
     def dies(*args, **kwargs):
@@ -347,6 +358,7 @@ def test_an_error_in_a_pair_keeps_the_alignment_before(copy, monkeypatch):
     assert states(copy) == {"align": "reused", "report": "reused"}
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_coordinates_without_micrometres_stay_as_they_are(plain):
     manifest = read_manifest(plain)
     manifest["stages"]["features"]["um_per_unit"]["a"] = None
@@ -358,6 +370,7 @@ def test_coordinates_without_micrometres_stay_as_they_are(plain):
     assert found.pairs[1].transform.scale == pytest.approx(PX, rel=0.05)  # b lies in units half as long
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_a_mirrored_slice_is_reported(plain):
     root = zarr.open_group(plain / "integrated.zarr", mode="r+")
     rows = slice(*RunSlices.open(plain).offsets[1:3].tolist())
@@ -431,6 +444,7 @@ def test_three_dimensions_are_refused(paths, plain, tmp_path):
         stscale.align(plain)
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_slices_are_integrated_first(paths, tmp_path):
     out = tmp_path / "run"
     seen: list[dict] = []
@@ -442,6 +456,7 @@ def test_slices_are_integrated_first(paths, tmp_path):
     assert np.isfinite(result.adata().obsm["spatial_aligned"]).all()
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_a_warp_comes_on_top(plain):
     found = stscale.align(plain, config=with_align(plain, warp=True, warp_points=20, refine=False)).alignment
     again = read_alignment(plain)
@@ -485,6 +500,17 @@ def test_columns_are_added_replaced_and_removed(plain):
     drop_obs(path, ["x", "y", "none"])
     pd.testing.assert_frame_equal(anndata.read_zarr(path).obs, old)
     assert not (path / "obs" / "x").exists()
+
+
+def test_matches_without_pyarrow(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    assert MatchTable.name() == "matches.csv.gz"
+    with MatchTable(tmp_path / "matches.csv.gz") as table:
+        table.append("a", "b", np.array([4, 5]), np.array([9, 8]), np.array([0.5, 1.0]))
+    found = pd.read_csv(tmp_path / "matches.csv.gz")
+    assert found.columns.tolist() == ["source_slice", "target_slice", "source_row", "target_row", "probability"]
+    assert found.to_numpy().tolist() == [["a", "b", 4, 9, 0.5], ["a", "b", 5, 8, 1.0]]
 
 
 def test_metrics_of_pairs(copy):

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from stscale import __version__
 from stscale import config as options
-from stscale.aligning.transfer import GENES_FILE, Transferring
+from stscale.aligning.transfer import Transferring
 from stscale.atomic import atomic_path
 from stscale.config import Run
 from stscale.options import digest
@@ -74,12 +74,11 @@ class Aligning:
         try:
             with self.run.stage("align", now) as found:
                 solved = self._solve()
-                columns = before.get("transfer", {}).get("columns", [])
                 before = {}  # from here on the old outputs are being replaced
                 for name in ("transfer", "report"):
                     stages.pop(name, None)
                 self.run.save()
-                self._write(solved, columns)
+                self._write(solved)
                 found.update(pairs=len(solved.pairs), unit=solved.unit, notes=list(solved.notes))
         except BaseException:
             stages.update(before)
@@ -209,17 +208,16 @@ class Aligning:
     def _view(self, i: int) -> "SliceView":
         return self._views[i] if i in self._views else self.slices.view(i)
 
-    def _write(self, solved: "Alignment", columns: Sequence[str]) -> None:
+    def _write(self, solved: "Alignment") -> None:
         """Replace the outputs; those in integrated.zarr go first and come last."""
         from stscale.alignment.record import FOLDER
-        from stscale.output import add_obsm, drop_obs, drop_obsm
+        from stscale.output import add_obsm, drop_obsm
         from stscale.slices import keys
 
         integrated = self.run.file("integrated.zarr")
         for name in (keys.SPATIAL_ALIGNED, keys.SPATIAL_3D):
             drop_obsm(integrated, name)
-        drop_obs(integrated, columns)
-        shutil.rmtree(self.run.file(GENES_FILE), ignore_errors=True)
+        Transferring(self.run.path, self.slices, solved).forget()
         solved.save(self.run.path)
         self._write_matches(solved)
         if solved.z is not None:
@@ -263,12 +261,12 @@ class Aligning:
         if self.run.finished("transfer", now, *job.outputs(labels, genes)):
             self._skip("transfer")
             return
-        old = stages.get("transfer", {}).get("columns", [])
         self.observer({"event": "stage", "stage": "transfer", "state": "start"})
         with self.run.stage("transfer", now) as found:
-            found["columns"] = job.labels(labels, instead_of=old)
-            found["genes"] = list(genes)
+            job.forget()
+            job.labels(labels)
             job.genes(genes)
+            found.update(labels=list(labels), genes=list(genes))
 
     def report(self) -> None:
         """Write report.html anew when it does not show this alignment."""

@@ -38,25 +38,26 @@ class Transferring:
         frame = self.run / "integrated.zarr" / "obs"
         return [frame / f"{keys.TRANSFER}{c}" for c in labels] + [self.run / GENES_FILE] * bool(genes)
 
-    def labels(self, columns: Sequence[str], *, instead_of: Sequence[str] = ()) -> list[str]:
+    def forget(self) -> None:
+        """Remove what an earlier transfer left."""
+        from stscale.output import drop_obs, obs_columns
+
+        integrated = self.run / "integrated.zarr"
+        drop_obs(integrated, [c for c in obs_columns(integrated) if c.startswith(keys.TRANSFER)])
+        shutil.rmtree(self.run / GENES_FILE, ignore_errors=True)
+
+    def labels(self, columns: Sequence[str]) -> None:
         """Add obs columns `stscale_transfer_COLUMN` (categorical) and `…_p` (float64) to integrated.zarr.
 
         Parameters
         ----------
         columns
             Annotations to carry over.
-        instead_of
-            Columns of an earlier transfer; those that are not written again are removed.
-
-        Returns
-        -------
-        list of str
-            The columns written.
         """
         import pandas as pd
 
         from stscale.alignment import transfer_labels
-        from stscale.output import add_obs, drop_obs
+        from stscale.output import add_obs
 
         made: dict[str, Any] = {}
         for column in columns:
@@ -68,22 +69,15 @@ class Transferring:
                 found[rows], p[rows] = transfer_labels([self._plan(pair) for pair in pairs], given, len(names))
             made[f"{keys.TRANSFER}{column}"] = pd.Categorical.from_codes(found, names)  # type: ignore[call-overload]
             made[f"{keys.TRANSFER}{column}_p"] = p
-        integrated = self.run / "integrated.zarr"
-        drop_obs(integrated, [c for c in instead_of if c not in made])
         if made:
-            add_obs(integrated, made)
-        return list(made)
+            add_obs(self.run / "integrated.zarr", made)
 
     def genes(self, names: Sequence[str]) -> None:
-        """Write transfer-genes.zarr: log-normalised expression of the targets, pulled through the plans.
-
-        Without names, what an earlier transfer left is removed.
-        """
+        """Write transfer-genes.zarr: log-normalised expression of the targets, pulled through the plans."""
         from stscale.alignment import transfer_values
         from stscale.output import write_genes
 
         if not names:
-            shutil.rmtree(self.run / GENES_FILE, ignore_errors=True)
             return
         read = self._reader(names)
         values = np.full((self.slices.n, len(names)), np.nan, np.float32)

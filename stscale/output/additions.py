@@ -70,7 +70,7 @@ def add_obs(path: Path, columns: Mapping[str, Any]) -> None:
         root = zarr.open_group(holder, mode="w", zarr_format=3)
         for name, values in columns.items():
             write_elem(root, name, values, dataset_kwargs={"shards": None})
-        kept = [c for c in _order(frame) if c not in columns]
+        kept = [c for c in obs_columns(path) if c not in columns]
         _set_order(frame, kept, path.parent)
         for name in columns:
             _drop(frame / name, path.parent)
@@ -81,15 +81,16 @@ def add_obs(path: Path, columns: Mapping[str, Any]) -> None:
 def drop_obs(path: Path, columns: Sequence[str]) -> None:
     """Remove columns of obs, those that are there; unnamed first, so that no reader misses one."""
     frame = path / "obs"
-    order = _order(frame)
+    order = obs_columns(path)
     if set(order) & set(columns):
         _set_order(frame, [c for c in order if c not in columns], path.parent)
     for name in columns:
         _drop(frame / name, path.parent)
 
 
-def _order(frame: Path) -> list[str]:
-    described = json.loads((frame / "zarr.json").read_text(encoding="utf-8"))
+def obs_columns(path: Path) -> list[str]:
+    """Return the names of the columns of obs, in their order."""
+    described = json.loads((path / "obs" / "zarr.json").read_text(encoding="utf-8"))
     return list(described["attributes"][ORDER])
 
 

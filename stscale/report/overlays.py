@@ -98,8 +98,8 @@ def _before_and_after(laid: Laid, pair: LaidPair, axes: list["Axes"]) -> None:
 def _two_clouds(ax: "Axes", source: NDArray[np.float64], target: NDArray[np.float64]) -> None:
     if len(source) + len(target) <= MAX_MARKERS:
         size = _marker(max(len(source), len(target)))
-        ax.scatter(target[:, 0], target[:, 1], s=size, c=TARGET, alpha=0.6, linewidths=0, label="target")
-        ax.scatter(source[:, 0], source[:, 1], s=size, c=SOURCE, alpha=0.6, linewidths=0, label="source")
+        ax.scatter(target[:, 0], target[:, 1], s=size, c=TARGET, alpha=0.6, linewidths=0)
+        ax.scatter(source[:, 0], source[:, 1], s=size, c=SOURCE, alpha=0.6, linewidths=0)
         return
     from matplotlib.colors import to_rgb
 

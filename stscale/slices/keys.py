@@ -46,7 +46,8 @@ SLICE: Final = "stscale_slice"
 """Name of the slice a spot came from, obs, categorical."""
 
 TRANSFER: Final = "stscale_transfer_"
-"""Start of the obs columns of labels carried over by alignment: this + column (categorical), and that + "_p"."""
+"""Start of the obs columns of labels carried over by alignment: this + column (categorical), and that + "_p". Columns
+that start so belong to the latest transfer."""
 
 GENE_IDS: Final = "gene_ids"
 """Stable gene identifiers beside the symbols, var, as scanpy names them."""
