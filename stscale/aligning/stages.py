@@ -242,6 +242,8 @@ class Aligning:
         from stscale.transport import Plan
 
         name = MatchTable.name()
+        if not name.endswith(".parquet"):
+            self._tell("note", text=f"pyarrow cannot be imported: correspondences go to {name}, not to Parquet")
         for other in ("matches.parquet", "matches.csv.gz"):
             if other != name:
                 self.run.file(other).unlink(missing_ok=True)
