@@ -104,12 +104,13 @@ def test_memory_hardly_grows_with_spots_and_work_and_disk_do():
 
 
 def test_options_that_change_nothing_but_rounding_go_first():
-    free = made(300_000)
-    tight = made(300_000, {"run": {"max_ram": said(free.ram * 0.93)}})
-    assert tight.ram <= 0.935 * free.ram
+    wide = {"preprocess": {"block": 8_388_608}, "ingest": {"chunk": 32_768}}
+    free = made(300_000, wide)
+    tight = made(300_000, {**wide, "run": {"max_ram": said(free.ram * 0.8)}})
+    assert tight.ram <= 0.81 * free.ram
     assert [c.option for c in tight.changes] == ["preprocess.block"]
     assert not any(c.result for c in tight.changes)
-    assert tight.run.preprocess.block == tight.changes[0].after < tight.changes[0].before == 2_097_152
+    assert tight.run.preprocess.block == tight.changes[0].after < tight.changes[0].before == 8_388_608
 
 
 def test_a_full_batch_is_lowered_and_said_to_change_the_result():
