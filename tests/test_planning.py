@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from stscale_cli.app import main
 from test_pipeline import SIZES, TINY, write_inputs
 
 from stscale import integrate
@@ -164,18 +163,6 @@ def test_a_full_disk_and_too_many_domains_are_refused():
         made(100_000, machine=dataclasses.replace(MACHINE, free_disk=2**20))
     with pytest.raises(InputError, match=r"domains\.k = 200000 is more than the 100000 spots; lower it"):
         made(100_000, {"domains": {"k": 200_000}})
-
-
-@pytest.fixture
-def stscale_(monkeypatch, capsys):
-    def run(*arguments) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["stscale", *map(str, arguments)])
-        with pytest.raises(SystemExit) as end:
-            main()
-        said_ = capsys.readouterr()
-        return int(end.value.code or 0), said_.out, said_.err
-
-    return run
 
 
 def test_the_command_prints_a_table_or_json(stscale_, tmp_path):

@@ -186,5 +186,7 @@ class Spotscape(Method):
         for t, size in enumerate(self.sizes):
             held = self.get_buffer(f"centroids_{t}")
             init = None if first else held.cpu().numpy()
-            found = kmeans(latents, size, iterations=20, seed=self.seed + t, init=init).centroids
+            found = kmeans(
+                latents, size, iterations=20, seed=self.seed + t, init=init, device=held.device.type
+            ).centroids
             held.copy_(torch.from_numpy(found))
