@@ -95,6 +95,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
             "decoder": "mlp",
             "target_smooth": 0,
             "drop_feature": 0.2,
+            "drop_edge_per": "view",
             "pair_mean": False,
             "scale_every": 1,
             "refresh": 1,

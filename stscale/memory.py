@@ -3,14 +3,18 @@
 import ctypes
 import gc
 import mmap
+import os
 import sys
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-KEPT = 64 << 20
+KEPT = 32 << 20
 """Bytes of one mapped file that may stay in memory after they were read or written."""
+
+AROUND = 64 << 10
+"""Bytes that come along with any place that is touched: Linux maps 16 pages at a time."""
 
 
 def let_go(array: NDArray[Any]) -> None:
@@ -27,6 +31,18 @@ def let_go(array: NDArray[Any]) -> None:
                 mapped.madvise(mmap.MADV_DONTNEED)
             return
         holder = holder.base
+
+
+def share_arenas() -> None:
+    """Let the threads allocate from two arenas instead of eight per core (glibc; `MALLOC_ARENA_MAX` wins).
+
+    What one thread frees in an arena of its own no other thread gets: streaming 300 000 spots through two threads
+    held 900 MiB, with two arenas 610, at the same speed.
+    """
+    if sys.platform == "linux" and "MALLOC_ARENA_MAX" not in os.environ:
+        option = getattr(ctypes.CDLL(None), "mallopt", None)
+        if option is not None:
+            option(-8, 2)  # M_ARENA_MAX
 
 
 def trim() -> None:
@@ -51,10 +67,9 @@ class Touched:
         self._array = array
         self._bytes = 0
 
-    def add(self, rows: int) -> None:
-        """Count rows read or written."""
-        # a row of its own may bring a whole page along
-        self._bytes += rows * max(self._array[:1].nbytes, 1)
+    def add(self, rows: int, runs: int = 1) -> None:
+        """Count rows read or written, in so many runs of adjacent ones."""
+        self._bytes += rows * self._array[:1].nbytes + runs * AROUND
         if self._bytes > KEPT:
             let_go(self._array)
             self._bytes = 0

@@ -85,6 +85,7 @@ class Spotscape(Section):
     decoder: Literal["linear", "mlp"] = option("linear", "latents → reconstruction")
     target_smooth: int = option(2, "rounds of neighbourhood averaging of what is reconstructed (pca)", low=0)
     drop_edge: float = option(0.2, "share of edges dropped in a view", low=0.0, high=0.95)
+    drop_edge_per: Literal["layer", "view"] = option("layer", "edges are dropped anew in every layer, or once per view")
     drop_feature: float = option(0.1, "share of input columns dropped in a view", low=0.0, high=0.95)
     telescope: Literal["gram", "block"] = option("gram", "linear-cost form, or the quadratic reference")
     scope: Literal["batch", "global"] = option("batch", "telescope over the batch, or over running Grams of all spots")

@@ -2,9 +2,11 @@
 
 import os
 
+from stscale.memory import share_arenas
+
 
 def set_threads(threads: int) -> int:
-    """Give torch, FAISS and BLAS the same number of threads.
+    """Give torch, FAISS and BLAS the same number of threads, and all threads the same memory arenas.
 
     Parameters
     ----------
@@ -19,6 +21,7 @@ def set_threads(threads: int) -> int:
     import torch
     from threadpoolctl import threadpool_limits
 
+    share_arenas()
     count = threads or available_cores()
     torch.set_num_threads(count)
     threadpool_limits(count)

@@ -1,5 +1,6 @@
 """Fixtures that several tests share."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -32,3 +33,20 @@ def vectors() -> Callable[[str], dict[str, np.ndarray[Any, Any]]]:
             return {k: file[k] for k in file.files}
 
     return read
+
+
+@pytest.fixture
+def stscale_(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str, str]]:
+    """Run a command in this process; return exit code, stdout and stderr."""
+    from stscale_cli.app import main
+
+    def run(*arguments: Any) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["stscale", *map(str, arguments)])
+        with pytest.raises(SystemExit) as end:
+            main()
+        said = capsys.readouterr()
+        return int(end.value.code or 0), said.out, said.err
+
+    return run

@@ -9,7 +9,6 @@ from pathlib import Path
 import anndata
 import pytest
 from sklearn.metrics import adjusted_rand_score
-from stscale_cli.app import main
 
 import stscale
 from stscale.config import Run, Simulate, load, preset
@@ -20,20 +19,6 @@ SMALL = [
     *("--set", "train.steps=6", "--set", "spotscape.hidden=16", "--set", "spotscape.latent=8"),
     *("--set", "preprocess.n_pcs=10", "--set", "domains.n_init=1", "--set", "domains.n_components=6"),
 ]
-
-
-@pytest.fixture
-def stscale_(monkeypatch, capsys):
-    """Run a command in this process; return exit code, stdout and stderr."""
-
-    def run(*arguments) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["stscale", *map(str, arguments)])
-        with pytest.raises(SystemExit) as end:
-            main()
-        said = capsys.readouterr()
-        return int(end.value.code or 0), said.out, said.err
-
-    return run
 
 
 def module(*arguments) -> subprocess.CompletedProcess:

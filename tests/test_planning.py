@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from stscale_cli.app import main
 from test_pipeline import SIZES, TINY, write_inputs
 
 from stscale import integrate
@@ -104,12 +103,13 @@ def test_memory_hardly_grows_with_spots_and_work_and_disk_do():
 
 
 def test_options_that_change_nothing_but_rounding_go_first():
-    free = made(300_000)
-    tight = made(300_000, {"run": {"max_ram": said(free.ram * 0.93)}})
-    assert tight.ram <= 0.935 * free.ram
+    wide = {"preprocess": {"block": 8_388_608}, "ingest": {"chunk": 32_768}}
+    free = made(300_000, wide)
+    tight = made(300_000, {**wide, "run": {"max_ram": said(free.ram * 0.8)}})
+    assert tight.ram <= 0.81 * free.ram
     assert [c.option for c in tight.changes] == ["preprocess.block"]
     assert not any(c.result for c in tight.changes)
-    assert tight.run.preprocess.block == tight.changes[0].after < tight.changes[0].before == 2_097_152
+    assert tight.run.preprocess.block == tight.changes[0].after < tight.changes[0].before == 8_388_608
 
 
 def test_a_full_batch_is_lowered_and_said_to_change_the_result():
@@ -163,18 +163,6 @@ def test_a_full_disk_and_too_many_domains_are_refused():
         made(100_000, machine=dataclasses.replace(MACHINE, free_disk=2**20))
     with pytest.raises(InputError, match=r"domains\.k = 200000 is more than the 100000 spots; lower it"):
         made(100_000, {"domains": {"k": 200_000}})
-
-
-@pytest.fixture
-def stscale_(monkeypatch, capsys):
-    def run(*arguments) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["stscale", *map(str, arguments)])
-        with pytest.raises(SystemExit) as end:
-            main()
-        said_ = capsys.readouterr()
-        return int(end.value.code or 0), said_.out, said_.err
-
-    return run
 
 
 def test_the_command_prints_a_table_or_json(stscale_, tmp_path):

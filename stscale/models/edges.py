@@ -118,8 +118,8 @@ class Edges:
     def dropped(self, share: float, salt: int) -> "Edges":
         """Drop a share of the edges at random and scale the rest by 1 / (1 − share); self-loops stay.
 
-        Whether an edge is dropped is a function of its name and the salt: the same in every layer (one thinned
-        graph per view), on every device, and whichever rank of a distributed training holds it. The expected
+        Whether an edge is dropped is a function of its name and the salt alone: the same in every layer that has
+        the same salt, on every device, and whichever rank of a distributed training holds it. The expected
         sum is unchanged, so the weights stay those of the whole graph, whose degrees a minibatch could not
         count anew.
         """

@@ -95,8 +95,9 @@ class Spotscape(Method):
         c = self.config
         salts = torch.randint(1 << 62, (2,), generator=batch.generator, device=batch.generator.device).tolist()
         x = torch.cat([drop_features(batch.x, c.drop_feature, batch.generator) for _ in salts])
-        # one thinned graph per view: the later layers' edges are the first ones of the first layer's
-        thinned = [[e.dropped(c.drop_edge, salt) for e in batch.edges] for salt in salts]
+        # with one salt for all layers a view is one thinned graph: later layers' edges are the first layer's first ones
+        step = int(c.drop_edge_per == "layer")
+        thinned = [[e.dropped(c.drop_edge, salt + i * step) for i, e in enumerate(batch.edges)] for salt in salts]
         return self(x, tuple(stacked(pair) for pair in zip(*thinned, strict=True)))
 
     def terms(self, batch: Minibatch) -> dict[str, Tensor]:
@@ -185,5 +186,7 @@ class Spotscape(Method):
         for t, size in enumerate(self.sizes):
             held = self.get_buffer(f"centroids_{t}")
             init = None if first else held.cpu().numpy()
-            found = kmeans(latents, size, iterations=20, seed=self.seed + t, init=init).centroids
+            found = kmeans(
+                latents, size, iterations=20, seed=self.seed + t, init=init, device=held.device.type
+            ).centroids
             held.copy_(torch.from_numpy(found))

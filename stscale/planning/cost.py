@@ -17,8 +17,8 @@ ROWS = 8192
 """Rows of a block of the exact embedding."""
 
 # Seconds of work in units of the machine's probe; fitted like the constants of memory.
-COUNT_PASSES = 9.0
-STEP_UNITS = 4.0
+COUNT_PASSES = 14.0
+STEP_UNITS = 2.6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,9 +98,9 @@ def _features(size: Size, run: Run, machine: Machine) -> Cost:
     kept = size.stored * size.genes / max(size.vocabulary, 1) ** 0.5 / max(size.genes, 1) ** 0.5
     gram = 8.0 * g * g * (1 if g > 512 else 3)
     # results wait in order for the one writer: about two blocks a worker, each twice (counts, normalised)
-    ram = machine.base + 60 * MIB + gram + 16 * MIB + 90 * block * machine.threads + 110 * size.n
+    ram = machine.base + 47 * MIB + gram + 16 * MIB + 52 * block * machine.threads + 200 * size.n
     passes = COUNT_PASSES * (size.stored + kept) / machine.counts / min(machine.threads, 4)
-    dense = size.n * g * g / 2 / machine.products if kept > 0.06 * size.n * g else kept * g / machine.products * 4
+    dense = 1.5 * size.n * g * g / 2 / machine.products if kept > 0.06 * size.n * g else kept * g / machine.products * 4
     scores = kept * run.preprocess.n_pcs / machine.products
     return Cost(
         stage="features",
@@ -115,7 +115,7 @@ def _graph(size: Size, run: Run, machine: Machine) -> Cost:
     k = run.graph.k if run.graph.kind == "knn" else 8
     edges = 1.25 * k * size.n
     # distances and indices of the largest slice, then all edges twice while they are joined
-    ram = machine.base + 60 * MIB + size.largest * (k + 1) * 48 + 12 * edges + 24 * size.n
+    ram = machine.base + 50 * MIB + size.largest * (k + 1) * 48 + 12 * edges + 24 * size.n
     return Cost(stage="graph", ram=ram, vram=0, disk=4 * edges + 8 * size.n, seconds=0.1 + 2.5e-6 * size.n)
 
 
@@ -151,7 +151,7 @@ def _train(size: Size, run: Run, machine: Machine, steps: int, *, cuda: bool) ->
     width = _width(size, run)
     weights = 16 * (width * c.hidden + c.hidden * c.latent + c.latent * width)
     pages = _mapped(size, width, width)
-    ram = machine.base + 260 * MIB + 0.9 * pages + 90 * size.n + weights
+    ram = machine.base + 147 * MIB + 0.9 * pages + 200 * size.n + weights
     if not cuda:
         ram += batch
     smoothed = c.smooth + c.target_smooth + 1
@@ -170,7 +170,7 @@ def _embed(size: Size, run: Run, machine: Machine, *, cuda: bool) -> Cost:
     c = run.spotscape
     rows = min(ROWS, size.n)
     block = 4 * rows * 1.3 * (_width(size, run) + 4 * c.hidden)
-    ram = machine.base + 240 * MIB + 0.9 * _mapped(size, _width(size, run), c.hidden, c.latent) + 60 * size.n
+    ram = machine.base + 180 * MIB + 0.9 * _mapped(size, _width(size, run), c.hidden, c.latent) + 215 * size.n
     return Cost(
         stage="embed",
         ram=ram + (0 if cuda else block),
@@ -183,19 +183,20 @@ def _embed(size: Size, run: Run, machine: Machine, *, cuda: bool) -> Cost:
 def _domains(size: Size, run: Run, machine: Machine) -> Cost:
     d, fit = run.spotscape.latent, min(size.n, run.domains.max_fit)
     c = min(run.domains.n_components or d, d)
-    ram = machine.base + 240 * MIB + fit * (4 * d + 8 * (3 * c + d)) + 65_536 * 8 * (d + c) + 14 * size.n
+    ram = machine.base + 122 * MIB + fit * (4 * d + 8 * (3 * c + d)) + 65_536 * 8 * (d + c) + 100 * size.n
     tried = 1 if run.domains.k else run.domains.k_max - run.domains.k_min + 1
-    seconds = 1 + run.domains.n_init * 0.06 + (tried - 1) * 1.5 + 2e-4 * fit + 1e-6 * size.n
+    work = run.domains.n_init * 0.03 + 6e-5 * fit * (run.domains.k or run.domains.k_max) / 7
+    seconds = 1 + work + (tried - 1) * 1.5 + 1e-6 * size.n
     return Cost(stage="domains", ram=ram, vram=0, disk=4 * size.n, seconds=seconds)
 
 
 def _write(size: Size, run: Run, machine: Machine) -> Cost:
     d = run.spotscape.latent
-    ram = machine.base + 220 * MIB + size.n * (170 + 24 * size.columns)
+    ram = machine.base + 160 * MIB + size.n * (170 + 24 * size.columns)
     disk = size.n * (4.2 * d + 30 + 8 * size.columns)
     return Cost(stage="write", ram=ram, vram=0, disk=disk, seconds=0.3 + 2.5e-6 * size.n)
 
 
 def _report(size: Size, machine: Machine) -> Cost:
-    ram = machine.base + 330 * MIB + min(size.n, 10**6) * 90
+    ram = machine.base + 225 * MIB + size.n * 130
     return Cost(stage="report", ram=ram, vram=0, disk=3 * MIB, seconds=2 + 1e-6 * size.n)

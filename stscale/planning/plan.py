@@ -144,15 +144,15 @@ def make_plan(headers: Sequence[Header], run: Run, machine: Machine, *, cuda: bo
     for option, smallest, result in KNOBS:
         while limits.excess(found) > 0:
             lowered = _lowered(current, option, smallest, machine)
-            if lowered is None or limits.excess(priced(lowered[1])) > limits.excess(found) - MIB:
+            # a value far above the data is halved until that shows
+            while lowered is not None and limits.excess(priced(lowered)) > limits.excess(found) - MIB:
+                lowered = _lowered(lowered, option, smallest, machine)
+            if lowered is None:
                 break
-            change, current = lowered
-            found = priced(current)
-            earlier = next((c for c in changes if c.option == option), None)
-            if earlier is not None:
-                changes.remove(earlier)
-                change = dataclasses.replace(change, before=earlier.before)
-            changes.append(dataclasses.replace(change, result=result))
+            current, found = lowered, priced(lowered)
+        before, after = _value(run, option, machine), _value(current, option, machine)
+        if after < before:
+            changes.append(Change(option=option, before=before, after=after, result=result))
     limits.check(found, size)
     plan = Plan(
         size=size,
@@ -183,20 +183,22 @@ KNOBS: tuple[tuple[str, int, bool], ...] = (
 )
 
 
-def _lowered(run: Run, option: str, smallest: int, machine: Machine) -> tuple[Change, Run] | None:
+def _value(run: Run, option: str, machine: Machine) -> int:
+    section, name = option.split(".")
+    value: int = getattr(run if section == "run" else getattr(run, section), name)
+    return value or machine.threads if option == "run.threads" else value
+
+
+def _lowered(run: Run, option: str, smallest: int, machine: Machine) -> Run | None:
     """Halve an option, not below `smallest`; None when it is there already."""
     section, name = option.split(".")
-    holder = run if section == "run" else getattr(run, section)
-    value: int = getattr(holder, name)
-    if option == "run.threads" and value == 0:
-        value = machine.threads
+    value = _value(run, option, machine)
     smaller = max(smallest, value // 2)
     if option == "ingest.chunk":
         smaller = max(run.ingest.tile, smaller // run.ingest.tile * run.ingest.tile)
     if smaller >= value:
         return None
-    change = Change(option=option, before=value, after=smaller, result=False)
-    return change, run.replace({section: {name: smaller}})
+    return run.replace({section: {name: smaller}})
 
 
 def _steps(run: Run, size: Size) -> int:

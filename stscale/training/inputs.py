@@ -51,7 +51,7 @@ class DenseInputs:
     def rows(self, ids: NDArray[np.int64]) -> NDArray[np.float32]:
         """Gather rows in the order asked, (m, g) float32."""
         found = np.asarray(self.array[ids])
-        self._touched.add(len(ids))
+        self._touched.add(len(ids), 1 + int(np.count_nonzero(np.diff(ids) != 1)))
         return found
 
     def write(self, lo: int, rows: NDArray[np.float32]) -> None:
@@ -98,6 +98,9 @@ class SparseInputs:
         place = np.repeat(start - (ends - lengths), lengths) + np.arange(int(lengths.sum()))
         out = np.zeros((len(ids), self.width), dtype=np.float32)
         out[np.repeat(np.arange(len(ids)), lengths), self._indices[place]] = self._data[place]
+        runs = 1 + int(np.count_nonzero(np.diff(ids) != 1))
+        for touched in self._touched:
+            touched.add(len(place), runs)
         return out
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -113,6 +116,7 @@ class SparseInputs:
         paths = self._folder / "indices.i32", self._folder / "data.f32"
         self._indices = np.empty(0, np.int32) if empty else np.memmap(paths[0], dtype=np.int32, mode="r")
         self._data = np.empty(0, np.float32) if empty else np.memmap(paths[1], dtype=np.float32, mode="r")
+        self._touched = Touched(self._indices), Touched(self._data)
 
 
 def _dense(path: Path, n: int, width: int) -> DenseInputs:
