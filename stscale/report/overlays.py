@@ -52,7 +52,7 @@ def alignment_panels(laid: Laid) -> list[Panel]:
         ),
         Panel(
             name="residuals",
-            png=drawn(lambda: _rows(laid, count, tall, 1, _residuals)),
+            png=drawn(lambda: _tiles(laid, count, tall, _residuals)),
             alt="Maps of the distance between aligned spots and their counterparts",
             caption="Distance between each aligned source spot and the mean position of its counterparts, weighted by "
             f"the plan; the scale ends at the 98th percentile. Grey: spots without a counterpart.{few}",
@@ -76,6 +76,21 @@ def _rows(
     grid = figure.subplots(count, across, squeeze=False)
     for number in range(count):
         draw(laid, laid.pair(number), list(grid[number]))
+    return figure
+
+
+def _tiles(laid: Laid, count: int, tall: float, draw: Callable[[Laid, LaidPair, list["Axes"]], None]) -> "Figure":
+    from matplotlib.figure import Figure
+
+    across = min(2, count)
+    down = -(-count // across)
+    figure = Figure(figsize=(WIDTH, tall * down * (1 if across == 2 else 1.6)), layout="constrained")
+    places = figure.subplots(down, across, squeeze=False).ravel()
+    for number, ax in enumerate(places):
+        if number < count:
+            draw(laid, laid.pair(number), [ax])
+        else:
+            ax.set_axis_off()
     return figure
 
 
