@@ -161,7 +161,8 @@ def on_device(array: NDArray[Any], device: torch.device) -> Tensor:
     """Make a tensor; to a GPU through pinned memory, so that the copy overlaps with computing."""
     tensor = torch.from_numpy(array)
     if device.type == "cuda":
-        return tensor.pin_memory().to(device, non_blocking=True)
+        with torch.cuda.device(device):  # a thread starts on the first card, whichever its process trains on
+            return tensor.pin_memory().to(device, non_blocking=True)
     return tensor.to(device)
 
 
