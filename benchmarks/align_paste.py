@@ -79,8 +79,8 @@ def paste_pair(
     threads = dict.fromkeys(THREAD_VARIABLES, str(paste.threads))
     try:
         done = subprocess.run(
-            [str(paste.python), str(script), *map(str, words)],
-            env={**{k: v for k, v in os.environ.items() if k != "PYTHONPATH"}, **threads},
+            [str(paste.python), "-I", str(script), *map(str, words)],
+            env={**os.environ, **threads},
             capture_output=True,
             text=True,
             timeout=paste.seconds,
