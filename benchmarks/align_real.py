@@ -1,6 +1,7 @@
 """Real slices laid on each other after a random turn: cortex by its layers, two planes of one section, breast."""
 
 import tempfile
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +93,7 @@ def breast(setting: Setting) -> dict[str, Any]:
     for seed in setting.seeds:
         words = [*setting.words, "--seed", str(seed)]
         made = real_run("breast_st", setting.folder, setting.threads, domains=4, words=words, name=f"seed{seed}")
-        for number, (target, source) in enumerate(zip(LAYERS[:-1], LAYERS[1:], strict=True)):
+        for number, (target, source) in enumerate(pairwise(LAYERS)):
             move = drawn_move(seed, number)
             with tempfile.TemporaryDirectory(dir=setting.folder) as folder:
                 plans, cost = _plans(setting, made, source, target, move, folder, paste=True)
