@@ -87,7 +87,7 @@ def test_known_errors_are_found(tmp_path: Path) -> None:
     own[:2, :2], own[:2, 2] = move_parts(move, source.xy)
     exact = true_places(truth, 1, 0, source.obs[["true_x", "true_y"]].to_numpy())
     found = {"matrix": (exact[1] @ np.linalg.inv(own)).tolist()}
-    np.savez(tmp_path / "places-0.npz", rigid=exact[0] + [60.0, 80.0], refined=exact[0])
+    np.savez(tmp_path / "places-0.npz", rigid=exact[0] + np.array([60.0, 80.0]), refined=exact[0])
     best = np.argmin(((exact[0][:, None] - target.xy) ** 2).sum(axis=2), axis=1)
     Plan.from_pairs(np.arange(200), best, shape=(200, 199)).save(tmp_path / "plan-0.npz")
     names = ["slice-00", "slice-01"]
@@ -99,7 +99,7 @@ def test_known_errors_are_found(tmp_path: Path) -> None:
     assert 0.5 < row["overlap"] < 0.9
     # laid back where it came from, up to (0.3, 0.4) of a neighbour distance
     found["matrix"] = np.linalg.inv(own).tolist()
-    np.savez(tmp_path / "places-0.npz", rigid=source.xy + [30.0, 40.0])
+    np.savez(tmp_path / "places-0.npz", rigid=source.xy + np.array([30.0, 40.0]))
     (row,) = against_identity(run, "slice-01", "slice-00", [move], [found], str(tmp_path))
     assert row["degrees"] == pytest.approx(0, abs=1e-6)
     assert row["rigid"] == row["middle"] == pytest.approx(0.5, rel=0.01)
