@@ -12,6 +12,7 @@ from benchmarks.align_made import CASES, Setting, simulated, sized, sized_paste
 from benchmarks.align_paste import Paste
 from benchmarks.align_real import breast, cortex, planes
 from benchmarks.data import environment, out_path, read_results, say, write_results
+from benchmarks.tables import number
 
 WHAT = "align_pair and refine on embeddings of `stscale integrate` with its defaults; no label enters a fit"
 PARTS = ("simulated", "sizes", "cortex", "planes", "breast", "paste")
@@ -53,8 +54,9 @@ def judged(results: dict[str, Any]) -> dict[str, Any]:
         if int(spots) >= 10_000 and seconds and spots in sizes:
             own = sizes[spots]["seconds"] + sizes[spots]["integrate"]["seconds"]
             said = "PASTE's time limit" if "stopped_after" in row else "PASTE"
-            title = f"2 × {int(spots):,} spots: {said} over integrate, align and refine".replace(",", " ")
-            found[title] = target(seconds / own, 10.0, at_least=True)
+            found[f"2 × {number(int(spots))} spots: {said} over integrate, align and refine"] = target(
+                seconds / own, 10.0, at_least=True
+            )
     if "100000" in sizes:
         found["2 × 100 000 spots: seconds"] = target(sizes["100000"]["seconds"], 300.0)
         found["2 × 100 000 spots: peak RSS, GB"] = target(sizes["100000"]["peak_rss_mib"] * GB_PER_MIB, 4.0)
