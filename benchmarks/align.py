@@ -44,7 +44,8 @@ def judged(results: dict[str, Any]) -> dict[str, Any]:
         found["planes: root mean square shift in neighbour distances, at worst"] = target(
             max(row["rigid"] for row in rows), 0.5
         )
-    scores = [row["scores"] for row in results.get("breast", {}).get("rows", []) if "paste" in row["scores"]]
+    scores = [row["scores"] for row in results.get("breast", {}).get("rows", [])]
+    scores = [score for score in scores if "paste" in score and "plan" in score]
     if scores:
         gap = statistics.mean(s["plan"]["edge_consistency"] - s["paste"]["edge_consistency"] for s in scores)
         found["breast: mean edge consistency above PASTE"] = target(gap, 0.0, at_least=True)
