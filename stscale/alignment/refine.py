@@ -114,7 +114,7 @@ def refine(
     if 0 != anchors < FEWEST or k < 1 or min(space, latent) < 0 or space + latent <= 0 or not trusted > 0:
         raise InputError(
             f"anchors = {anchors}, k = {k}, space = {space}, latent = {latent}, trusted = {trusted}; "
-            f"expected 0 or at least {FEWEST} anchors, k of at least 1, weights of at least 0 and not both 0, trust above 0"
+            f"expected 0 or at least {FEWEST} anchors, k of at least 1, weights of at least 0, not both 0; trust > 0"
         )
     source_xy, target_xy, a, b = _checked(source_xy, target_xy, source_z, target_z)
     pitch = _pitch(target_xy)
