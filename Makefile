@@ -33,6 +33,7 @@ bench-scale: $(READY)
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[cpu,bench]'
 	$(BIN)/python -m benchmarks.scale
 	$(BIN)/python -m benchmarks.published
+	$(BIN)/python -m benchmarks.align
 	$(BIN)/python -m benchmarks.readme
 
 $(READY): pyproject.toml constraints.txt

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from benchmarks.child import REPOSITORY
 from benchmarks.data import RESULTS, read_results
+from benchmarks.readme_align import align
 from benchmarks.readme_scale import published, scale
 from benchmarks.tables import Results, machine, table
 
@@ -117,6 +118,7 @@ SECTIONS: dict[str, Callable[[Results], str]] = {
     "telescope": telescope,
     "scale": scale,
     "published": published,
+    "align": align,
 }
 
 

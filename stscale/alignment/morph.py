@@ -20,6 +20,9 @@ SHRINKAGE = 0.1
 """Of the residuals' covariance towards a multiple of the identity."""
 SETTLED = 0.05
 """Pitches: a level whose last step is below has converged."""
+INDEPENDENT = 0.16
+"""Share of spots that are independent after one round of smoothing: the area of a spot over that of the smoother's
+kernel, 4π σ² with σ² = 3/7 pitch² a round; it falls with the rounds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -71,6 +74,7 @@ def morph(
     target_z: Floats,
     *,
     pitch: float,
+    trusted: float = np.inf,
     schedule: tuple[tuple[int, int], ...] = SCHEDULE,
     iterations: int = 20,
 ) -> Morph:
@@ -82,6 +86,11 @@ def morph(
     C is the covariance of the residuals, so that channels count by what they agree on; w = 1/(1 + s/median(s)) of
     s = rᵀC⁻¹r takes down what finds no counterpart.
 
+    The rigid positions are a good guess, and what the slices do not agree on is as smooth as a displacement: without a
+    prior, slices that overlap in part are stretched over each other. So (t / n) Σ |T x_i − x_i|² / (`trusted` pitch)²
+    over all n source spots is added, t the terms of the polynomial, and the sum above counts `INDEPENDENT` / rounds
+    (smoothed spots are not independent) times the squared share of source spots that meet the target.
+
     Parameters
     ----------
     source_xy, target_xy
@@ -90,6 +99,8 @@ def morph(
         (n, d), (m, d) latents.
     pitch
         Distance of neighbouring spots, the unit of all lengths here.
+    trusted
+        Pitches by which the given positions are expected to be off; infinite leaves the displacement free.
     schedule
         See `SCHEDULE`.
     iterations
@@ -112,7 +123,7 @@ def morph(
             b, y = smoothed(smooth_b, target_z, rounds), smoothed(smooth_b, target_xy, rounds)
             tree, fit = cKDTree(y), _local_fit(y)
             value, slope = fit[0] @ b, np.stack([fit[1] @ b, fit[2] @ b], axis=1)  # (m, d), (m, 2, d)
-        at, basis, moved = moves.apply(x), moves.basis(x, degree), np.inf
+        at, basis, last = moves.apply(x), moves.basis(x, degree), np.inf
         for _ in range(iterations):
             distance, j = tree.query(at)
             met = distance < REACH * pitch
@@ -122,12 +133,14 @@ def morph(
             r = a - value[j] - np.einsum("na,nad->nd", at - y[j], slope[j])
             offset = np.median(r[met], axis=0)
             whiten = _whitening(r[met] - offset)
-            moves.add(degree, _gauss_newton((r - offset) @ whiten, slope[j] @ whiten, met, basis))
+            trust = (len(x) / basis.shape[1]) * (trusted * pitch) ** 2 * seen**2 * INDEPENDENT / rounds
+            step = _gauss_newton((r - offset) @ whiten, slope[j] @ whiten, met, basis, moved=at - x, trust=trust)
+            moves.add(degree, step)
             now = moves.apply(x)
-            moved, at = float(np.abs(now - at).max()), now
-            if moved < SETTLED * pitch:
+            last, at = float(np.abs(now - at).max()), now
+            if last < SETTLED * pitch:
                 break
-        settled = settled and moved < SETTLED * pitch
+        settled = settled and last < SETTLED * pitch
     return Morph(xy=moves.apply(source_xy), whiten=whiten, offset=offset, seen=seen, converged=settled)
 
 
@@ -153,8 +166,13 @@ class _Moves:
         return xy + np.sum(moves, axis=0) if moves else xy.copy()
 
 
-def _gauss_newton(r: Floats, slope: Floats, met: NDArray[np.bool_], basis: Floats) -> Floats:
-    """Return the step of the coefficients, (terms, 2), from whitened residuals (n, d) and slopes (n, 2, d)."""
+def _gauss_newton(
+    r: Floats, slope: Floats, met: NDArray[np.bool_], basis: Floats, *, moved: Floats, trust: float
+) -> Floats:
+    """Return the step of the coefficients, (terms, 2), from whitened residuals (n, d) and slopes (n, 2, d).
+
+    `trust` is what the residuals count against the squared displacement so far, `moved` (n, 2).
+    """
     s = np.einsum("nd,nd->n", r, r)
     w = met / (1 + s / max(float(np.median(s[met])), 1e-300))
     terms = basis.shape[1]
@@ -164,6 +182,8 @@ def _gauss_newton(r: Floats, slope: Floats, met: NDArray[np.bool_], basis: Float
         for q in range(2):
             h = w * np.einsum("nd,nd->n", slope[:, p], slope[:, q])
             normal[p, :, q] = basis.T @ (h[:, None] * basis)
+        normal[p, :, p] += basis.T @ basis / trust
+        right[p] -= basis.T @ moved[:, p] / trust
     whole = normal.reshape(2 * terms, 2 * terms)
     # where the latents are flat nothing is known of the displacement: the ridge leaves it as it is
     whole = whole + 1e-9 * max(float(np.trace(whole)), 1e-300) * np.eye(2 * terms)

@@ -76,10 +76,11 @@ def refine(
     latent: float = 1.0,
     epsilon: float = 0.1,
     tau: float = 5.0,
+    trusted: float = 0.7,
 ) -> Refined:
     """Refine an alignment to correspondences, without labels, in O((n + m)·k).
 
-    1. A smooth displacement brings the latents into register (`morph`).
+    1. A smooth displacement, held near the given positions, brings the latents into register (`morph`).
     2. The overlap is estimated on anchors, and a partial fused Gromov-Wasserstein plan between anchors says where
        each group of source spots goes.
     3. Each source spot's candidates are the k nearest targets around its position, and around where its anchor's
@@ -101,20 +102,23 @@ def refine(
         Weights of the two parts of the cost.
     epsilon, tau
         Of `sparse_sinkhorn`, in units of the cost.
+    trusted
+        Pitches by which the given positions are expected to be off, see `morph`. Infinite leaves the displacement
+        free, for tissue that was torn or bent a lot; slices that overlap in part are then stretched over each other.
 
     Raises
     ------
     InputError
         Shapes that do not fit, values that are not finite, fewer than 20 spots, slices that do not meet.
     """
-    if 0 != anchors < FEWEST or k < 1 or min(space, latent) < 0 or space + latent <= 0:
+    if 0 != anchors < FEWEST or k < 1 or min(space, latent) < 0 or space + latent <= 0 or not trusted > 0:
         raise InputError(
-            f"anchors = {anchors}, k = {k}, space = {space}, latent = {latent}; "
-            f"expected 0 or at least {FEWEST} anchors, k of at least 1, weights of at least 0 and not both 0"
+            f"anchors = {anchors}, k = {k}, space = {space}, latent = {latent}, trusted = {trusted}; "
+            f"expected 0 or at least {FEWEST} anchors, k of at least 1, weights of at least 0, not both 0; trust > 0"
         )
     source_xy, target_xy, a, b = _checked(source_xy, target_xy, source_z, target_z)
     pitch = _pitch(target_xy)
-    field = morph(source_xy, target_xy, a, b, pitch=pitch)
+    field = morph(source_xy, target_xy, a, b, pitch=pitch, trusted=trusted)
     if field.seen == 0:
         raise InputError("no source spot lies within two pitches of the target; align the slices first")
     notes = [] if field.converged else ["the smooth displacement was still moving after its last step"]

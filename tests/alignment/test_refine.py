@@ -33,6 +33,19 @@ def test_the_displacement_undoes_a_bend() -> None:
     assert off(found.xy, xy) < 0.25 < 0.8 < off(start, xy)
 
 
+def test_positions_that_are_trusted_hold_where_slices_overlap_in_part() -> None:
+    rng = np.random.default_rng(5)
+    xy = grid()
+    left, right = xy[xy[:, 0] < 26], xy[xy[:, 0] > 14]
+    # what the slices do not agree on is smooth too, as of a trained embedding
+    bias = 0.6 * np.sin(right @ rng.normal(size=(2, 8)) / 6)
+    z, other = latents(left, rng), latents(right, rng) + bias
+    moved = {
+        trusted: off(morph(left, right, z, other, pitch=1.0, trusted=trusted).xy, left) for trusted in (0.7, np.inf)
+    }
+    assert moved[0.7] < 0.5 < moved[np.inf]
+
+
 def test_a_batch_effect_does_not_displace() -> None:
     rng = np.random.default_rng(2)
     xy = grid()
@@ -85,7 +98,7 @@ def test_the_anchors_lead_a_torn_piece_back() -> None:
     torn = xy + np.where(right[:, None], [8.0, 4.0], 0.0)
     distance = {}
     for anchors in (0, 100):
-        best, _ = refine(torn, xy, z, other, anchors=anchors).plan.best()
+        best, _ = refine(torn, xy, z, other, anchors=anchors, trusted=np.inf).plan.best()
         held = right & (best >= 0)
         distance[anchors] = np.median(np.linalg.norm(xy[best[held]] - xy[held], axis=1))
     assert distance[100] < 1.5 < distance[0]
