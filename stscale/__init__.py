@@ -4,8 +4,8 @@ import importlib
 import os
 from typing import Any
 
-# Threads of one OpenMP runtime (torch) that wait by spinning starve those of the other (FAISS): measured 600 against
-# 80 ms a step on two busy cores. Only effective before either is loaded; a value set by the user wins.
+# Threads of one OpenMP runtime (torch) that wait by spinning starve those of the other (FAISS); benchmarks/steps.py
+# measures what a step takes either way. Only effective before either is loaded; a value set by the user wins.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 __version__ = "0.1.0"

@@ -11,7 +11,8 @@ from stscale.cluster import check_shared, cluster
 from stscale.config import Run
 from stscale.errors import InputError, StscaleError
 from stscale.rundir import MANIFEST, RunFolder
-from stscale.stages import Integration, Observer, pick_device
+from stscale.stages import Integration, pick_device
+from stscale.telling import Observer
 from stscale.threads import available_cores, local_ranks, set_threads
 
 if TYPE_CHECKING:

@@ -187,6 +187,9 @@ class Align(Section):
     refine_space: float = option(1.0, "weight of the squared distance, in spacings of the spots", low=0.0)
     refine_latent: float = option(1.0, "weight of the squared difference of the latents, in their median", low=0.0)
     refine_epsilon: float = option(0.1, "entropy of the plan, in units of the cost", above=0.0)
+    refine_trusted: float = option(
+        0.7, "spacings by which the transform is expected to be off; inf leaves the displacement free", above=0.0
+    )
     refine_tau: float = option(5.0, "price of leaving mass unmatched, in units of the cost", above=0.0)
     z: tuple[float, ...] | None = option(None, "height of each slice along z, in the unit of the frame")
     spacing: float | None = option(None, "distance of neighbouring slices along z, in the unit of the frame", above=0.0)

@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
@@ -21,6 +21,7 @@ from stscale.errors import InputError
 from stscale.memory import let_go
 from stscale.options import digest
 from stscale.rundir import RunFolder
+from stscale.telling import Observer, Telling
 
 if TYPE_CHECKING:
     import torch
@@ -30,20 +31,17 @@ if TYPE_CHECKING:
     from stscale.slices.collection import Collection
     from stscale.slices.features import FeatureStore
 
-Observer = Callable[[dict[str, Any]], None]
-
 # Rows of the latents copied at a time.
 ROWS = 65_536
 
 
-class Integration:
+class Integration(Telling):
     """The stages of one run, in order; each is reused, resumed or done."""
 
     def __init__(self, run: RunFolder, paths: list[Path], config: Run, observer: Observer, compute: Compute) -> None:
-        self.run = run
+        super().__init__(run, observer)
         self.paths = paths
         self.config = config
-        self.observer = observer
         self.compute = compute
         self.digest, self.busy = "", False
 
@@ -65,14 +63,6 @@ class Integration:
         self.digest = digest([self.digest, *parts])
         return self.digest
 
-    def _tell(self, kind: str, **fields: Any) -> None:
-        self.run.event(kind, **fields)
-        self.observer({"event": kind, **fields})
-
-    def _skip(self, stage: str) -> None:
-        self.run.reuse(stage)
-        self.observer({"event": "stage", "stage": stage, "state": "reused"})
-
     def ingest(self) -> "Collection":
         """Bring every slice into a slice store, and check them as one collection."""
         from stscale.fingerprint import fingerprint
@@ -92,7 +82,7 @@ class Integration:
             twice = next(s.stem for s in stores if stores.count(s) > 1)
             raise InputError(f"two slices are called {twice!r}; rename one of the files")
         if self.run.finished("ingest", now, *stores):
-            self._skip("ingest")
+            self.skip("ingest")
         else:
             self.observer({"event": "stage", "stage": "ingest", "state": "start"})
             with self.run.stage("ingest", now) as found:
@@ -113,7 +103,7 @@ class Integration:
 
         pairs = list(zip(self.paths, stores, strict=True))
         for store in spread(partial(bring, self.config.ingest), pairs, self.compute):
-            self._tell("ingested", slice=store.stem)
+            self.tell("ingested", slice=store.stem)
         for part in self.run.file("slices").glob(".*.part"):  # what a lost worker was writing
             shutil.rmtree(part, ignore_errors=True)
 
@@ -124,7 +114,7 @@ class Integration:
         path = self.run.file("features.zarr")
         now = self._chain(asdict(self.config.preprocess), [s.name for s in collection.stores])
         if self.run.finished("features", now, path):
-            self._skip("features")
+            self.skip("features")
             return FeatureStore.open(path)
         self.observer({"event": "stage", "stage": "features", "state": "start"})
         with self.run.stage("features", now) as found:
@@ -148,7 +138,7 @@ class Integration:
                 notes=list(features.notes),
             )
         for note in features.notes:
-            self._tell("note", text=note)
+            self.tell("note", text=note)
         return features
 
     def graph(self, features: "FeatureStore") -> "Graph":
@@ -159,7 +149,7 @@ class Integration:
         path = self.run.file("graph.npz")
         now = self._chain(asdict(self.config.graph))
         if self.run.finished("graph", now, path):
-            self._skip("graph")
+            self.skip("graph")
             return load(path)
         self.observer({"event": "stage", "stage": "graph", "state": "start"})
         with self.run.stage("graph", now) as found:
@@ -170,7 +160,7 @@ class Integration:
             alone = int((graph.degree() == 0).sum())
             found.update(edges=graph.n_edges // 2, mean_degree=graph.n_edges / graph.n, isolated=alone)
         if alone:
-            self._tell("note", text=f"{alone} spots have no spatial neighbour")
+            self.tell("note", text=f"{alone} spots have no spatial neighbour")
         return graph
 
     def train_and_embed(self, features: "FeatureStore", graph: "Graph") -> NDArray[Any]:
@@ -184,8 +174,8 @@ class Integration:
         now = self._chain(c.digest(*sections), expected)
         latents = self.run.file("latents.npy")
         if self.run.finished("train", now) and self.run.finished("embed", now, latents):
-            self._skip("train")
-            self._skip("embed")
+            self.skip("train")
+            self.skip("embed")
             return np.load(latents, mmap_mode="r")
         return self._train(features, graph, now, latents)
 
@@ -217,8 +207,8 @@ class Integration:
             found.update(steps=steps, epochs=steps / batches, device=str(device), ranks=ranks.count())
             found["search"] = chosen(device)
             if device.type == "cuda":
-                self._tell("note", text=f"training on {device}; neighbours by {found['search']}")
-            found["history"] = training.run(lambda e: self._tell("step", **e))
+                self.tell("note", text=f"training on {device}; neighbours by {found['search']}")
+            found["history"] = training.run(lambda e: self.tell("step", **e))
             self.busy = False
         self.observer({"event": "stage", "stage": "embed", "state": "start"})
         with run.stage("embed", now) as found, peak_vram(device, found):
@@ -254,7 +244,7 @@ class Integration:
         path = self.run.file("domains.npy")
         now = self._chain(asdict(c), self.config.seed)
         if self.run.finished("domains", now, path):
-            self._skip("domains")
+            self.skip("domains")
             return np.load(path)
         self.observer({"event": "stage", "stage": "domains", "state": "start"})
         with self.run.stage("domains", now) as found:
@@ -268,7 +258,7 @@ class Integration:
                 # k-means and Leiden have no such state
                 found["converged"] = bool(getattr(one.predictor.assigner, "converged", True))
                 if not found["converged"]:
-                    self._tell("note", text="the mixture had not converged when its iterations ran out")
+                    self.tell("note", text="the mixture had not converged when its iterations ran out")
             if c.smooth_rounds:
                 labels = smooth_labels(labels, graph.indptr, graph.indices, c.smooth_rounds)
             found["k"] = int(labels.max()) + 1
@@ -282,7 +272,7 @@ class Integration:
         path = self.run.file("integrated.zarr")
         now = self._chain("write")
         if self.run.finished("write", now, path):
-            self._skip("write")
+            self.skip("write")
             return
         self.observer({"event": "stage", "stage": "write", "state": "start"})
         with self.run.stage("write", now, undoes=("align", "transfer")):
@@ -296,7 +286,7 @@ class Integration:
         now = self._chain("report")
         path = self.run.file("report.html")
         if self.run.finished("report", now, path):
-            self._skip("report")
+            self.skip("report")
             return
         self.observer({"event": "stage", "stage": "report", "state": "start"})
         with self.run.stage("report", now):

@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import zarr
-from stscale_cli.app import main
 
 import stscale
 from stscale.alignment import RunSlices, Transform, read_alignment, transfer_labels, transfer_values
@@ -21,7 +20,7 @@ from stscale.output import MatchTable, add_obs, add_obsm, drop_obs
 from stscale.rundir import read_manifest
 from stscale.slices import SliceStore, ingest
 from stscale.slices.simulate import FORMAT, simulate
-from stscale.transport import Plan
+from stscale.transport import Plan, sparse_sinkhorn
 
 SIZES = {"a": 420, "b": 380, "c": 340}
 ORDER = ("c", "a", "b")  # not its own inverse
@@ -123,18 +122,6 @@ def plain(integrated, tmp_path) -> Path:
 @pytest.fixture
 def copy(aligned, tmp_path) -> Path:
     return Path(shutil.copytree(aligned, tmp_path / "run"))
-
-
-@pytest.fixture
-def command(monkeypatch, capsys):
-    def run(*arguments) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["stscale", *map(str, arguments)])
-        with pytest.raises(SystemExit) as end:
-            main()
-        said = capsys.readouterr()
-        return int(end.value.code or 0), said.out, said.err
-
-    return run
 
 
 def states(run: Path, **options) -> dict[str, str]:
@@ -346,6 +333,23 @@ def test_killed_while_writing(plain, monkeypatch, place):
     assert states(plain) == {"align": "start", "a on c": "reused", "b on a": "reused", "report": "start"}
 
 
+def test_a_plan_that_did_not_converge_is_said(plain, monkeypatch, no_figures):
+    from stscale.alignment import refine as refine_module  # the function, which names its own module
+
+    monkeypatch.setattr(sys.modules[refine_module.__module__], "sparse_sinkhorn", hurried)
+    found = stscale.align(plain, config=load(plain / "config.toml").replace({"align": {"pairs": "sequential"}}))
+    for pair in found.alignment.pairs:
+        assert not pair.converged
+        assert pair.plan_error > 1e-3
+        assert any("the local transport is off by" in note for note in pair.notes)
+    told = json.loads((plain / "transforms.json").read_text(encoding="utf-8"))["pairs"]
+    assert [pair["converged"] for pair in told] == [False, False]
+
+
+def hurried(*arguments, **options):
+    return sparse_sinkhorn(*arguments, **{**options, "epsilon": 1e-3, "max_iterations": 1})
+
+
 def test_an_error_in_a_pair_keeps_the_alignment_before(copy, monkeypatch):
     def fails(*args, **kwargs):
         raise InputError("nothing in common")
@@ -525,15 +529,15 @@ def test_metrics_of_pairs(copy):
     assert written["b on a"]["accuracy"] == found["accuracy"]
 
 
-def test_the_command_line(copy, integrated, command):
-    code, out, err = command("align", copy, "--spacing", 10)
+def test_the_command_line(copy, integrated, stscale_):
+    code, out, err = stscale_("align", copy, "--spacing", 10)
     assert code == 0, err
     assert "a on c: turned " in out
     assert "of its spots have a counterpart" in out
     assert "transforms.json" in out
     assert "1/2: a on c (unchanged, reused)" in err
     assert "spatial_3d" in anndata.read_zarr(copy / "integrated.zarr").obsm
-    code, out, err = command("metrics", copy, "--labels", "domain", "--threads", 1)
+    code, out, err = stscale_("metrics", copy, "--labels", "domain", "--threads", 1)
     assert code == 0, err
     assert "b on a:" in out
     assert "error_degrees" in out
@@ -543,7 +547,7 @@ def test_the_command_line(copy, integrated, command):
         (["--z", "0,1,2", "--spacing", "3"], "both given"),
         (["--reference", "d"], "no slice is called 'd'"),
     ):
-        code, out, err = command("align", integrated, *arguments, "--quiet")
+        code, out, err = stscale_("align", integrated, *arguments, "--quiet")
         assert (code, out) == (2, "")
         assert err.startswith("error: ")
         assert said in err

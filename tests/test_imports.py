@@ -26,6 +26,7 @@ FLOORS = {
         "rundir",
         "sections",
         "size",
+        "telling",
         "threads",
     ),
     1: ("slices", "graphs", "transport"),

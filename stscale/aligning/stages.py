@@ -2,10 +2,10 @@
 
 import json
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,12 +17,11 @@ from stscale.atomic import atomic_path
 from stscale.config import Run
 from stscale.options import digest
 from stscale.rundir import RunFolder
+from stscale.telling import Observer, Telling
 
 if TYPE_CHECKING:
     from stscale.alignment import Alignment, PairList, PairRecord, PairResult, RunSlices, SliceView
     from stscale.transport import Plan
-
-Observer = Callable[[dict[str, Any]], None]
 
 LEAST_TRUST = 1e-3
 """Weight in the frame of a pair whose score is chance."""
@@ -30,11 +29,12 @@ FRAME = ("pairs", "reference", "z", "spacing")
 """Options of [align] that do not matter to a pair by itself."""
 
 
-class Aligning:
+class Aligning(Telling):
     """The alignment of one finished run: reused, resumed by pair, or done."""
 
     def __init__(self, run: RunFolder, slices: "RunSlices", pairs: "PairList", config: Run, observer: Observer) -> None:
-        self.run, self.slices, self.pairs, self.config, self.observer = run, slices, pairs, config, observer
+        super().__init__(run, observer)
+        self.slices, self.pairs, self.config = slices, pairs, config
         self._views: dict[int, SliceView] = {}
 
     def go(self, *, labels: Sequence[str] = (), genes: Sequence[str] = ()) -> "Alignment":
@@ -67,7 +67,7 @@ class Aligning:
         if known is not None:
             plans = [self.run.file(FOLDER, pair.plan) for pair in known.pairs]
             if self.run.finished("align", now, self.run.file(FILE), self.run.file(MatchTable.name()), *plans):
-                self._skip("align")
+                self.skip("align")
                 return known
         before = {name: stages[name] for name in ("align", "transfer", "report") if name in stages}
         self.observer({"event": "stage", "stage": "align", "state": "start"})
@@ -85,7 +85,7 @@ class Aligning:
             self.run.save()
             raise
         for note in solved.notes:
-            self._tell("note", text=note)
+            self.tell("note", text=note)
         return solved
 
     def _digest(self) -> str:
@@ -147,7 +147,7 @@ class Aligning:
             record = self._aligned(source, target, plan)
             with atomic_path(told) as part:
                 part.write_text(json.dumps(record.to_dict()) + "\n", encoding="utf-8")
-        self._tell(
+        self.tell(
             "pair",
             number=number + 1,
             total=len(self.pairs.pairs),
@@ -193,6 +193,7 @@ class Aligning:
             latent=c.refine_latent,
             epsilon=c.refine_epsilon,
             tau=c.refine_tau,
+            trusted=c.refine_trusted,
         )
         refined.plan.save(path)
         return replace(
@@ -243,7 +244,7 @@ class Aligning:
 
         name = MatchTable.name()
         if not name.endswith(".parquet"):
-            self._tell("note", text=f"pyarrow cannot be imported: correspondences go to {name}, not to Parquet")
+            self.tell("note", text=f"pyarrow cannot be imported: correspondences go to {name}, not to Parquet")
         for other in ("matches.parquet", "matches.csv.gz"):
             if other != name:
                 self.run.file(other).unlink(missing_ok=True)
@@ -261,7 +262,7 @@ class Aligning:
         now = digest([stages["align"]["digest"], list(labels), list(genes)])
         job = Transferring(self.run.path, self.slices, solved)
         if self.run.finished("transfer", now, *job.outputs(labels, genes)):
-            self._skip("transfer")
+            self.skip("transfer")
             return
         self.observer({"event": "stage", "stage": "transfer", "state": "start"})
         with self.run.stage("transfer", now) as found:
@@ -278,19 +279,11 @@ class Aligning:
         # as the integration names it: running that again finds its report unchanged
         now = digest([self.run.manifest["stages"]["write"]["digest"], "report"])
         if self.run.finished("report", now, page):
-            self._skip("report")
+            self.skip("report")
             return
         self.observer({"event": "stage", "stage": "report", "state": "start"})
         with self.run.stage("report", now):
             write_report(self.run.path)
-
-    def _tell(self, kind: str, **fields: Any) -> None:
-        self.run.event(kind, **fields)
-        self.observer({"event": kind, **fields})
-
-    def _skip(self, stage: str) -> None:
-        self.run.reuse(stage)
-        self.observer({"event": "stage", "stage": stage, "state": "reused"})
 
 
 def _record(found: "PairResult", plan: "Plan", file: str) -> "PairRecord":

@@ -1,7 +1,7 @@
 """Labels and expression carried to the slices that were laid on others."""
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -80,11 +80,13 @@ class Transferring:
         if not names:
             return
         read = self._reader(names)
-        values = np.full((self.slices.n, len(names)), np.nan, np.float32)
-        for source, pairs in self._sources():
-            given = [read(self._place(pair.target)) for pair in pairs]
-            values[self.slices.fit_rows(source)] = transfer_values([self._plan(pair) for pair in pairs], given)
-        write_genes(self.run / GENES_FILE, values, list(names), self.run / "integrated.zarr")
+
+        def blocks() -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+            for source, pairs in self._sources():
+                given = [read(self._place(pair.target)) for pair in pairs]
+                yield self.slices.fit_rows(source), transfer_values([self._plan(pair) for pair in pairs], given)
+
+        write_genes(self.run / GENES_FILE, blocks(), list(names), self.run / "integrated.zarr")
 
     def _reader(self, names: Sequence[str]) -> Callable[[int], NDArray[np.float32]]:
         """Return a function slice → its values of some genes (m, genes), rows as `RunSlices.fit_rows`."""

@@ -98,7 +98,7 @@ def _mean_top_k(a: Tensor, b: Tensor, members: list[Tensor], k: int) -> Tensor:
 class _MeanOfRows(torch.autograd.Function):
     """Means of the rows of b (m, d) that each query names, set by set: (q, sets, d).
 
-    Its own function because indexing's gradient (index_put with repeats) takes longer than all the rest.
+    Its own function because indexing's gradient adds rows one by one (index_put with repeats).
     """
 
     @staticmethod

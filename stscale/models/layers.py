@@ -89,7 +89,7 @@ class _Normalised(torch.autograd.Function):
     def forward(
         ctx: Any, h: Tensor, weight: Tensor, bias: Tensor, seeds: int, eps: float
     ) -> tuple[Tensor, Tensor, Tensor]:
-        # two sums: torch.var_mean over the middle dimension takes six times as long on a CPU
+        # two sums: torch.var_mean over a middle dimension is slow on a CPU
         own = _wide(h[:, :seeds])
         mean = own.mean(dim=1)  # (v, d)
         var = (own - mean[:, None]).square_().mean(dim=1)
