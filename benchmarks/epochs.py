@@ -109,6 +109,7 @@ def setting(n: int, form: Form, slices: int, folder: Path) -> "tuple[Task, Metho
         sampler=make_sampler(tissue.graph, tissue.offsets, sample, hops=method.n_layers, seed=0),
         inputs=inputs,
         targets=None,
+        library=None,
         group=tissue.group,
         mask=None,
         seed=0,

@@ -63,7 +63,7 @@ def measure(n: int, widths: list[int], repeats: int, threads: int) -> dict[str, 
     set_threads(threads)
     tissue = points(n, 10, np.random.default_rng(0))
     sampler = make_sampler(tissue.graph, tissue.offsets, Sample(), hops=2, seed=0)
-    edges = layer_edges(sampler.batch(0), torch.device("cpu"))[0]
+    ((edges,), _) = layer_edges(sampler.batch(0), torch.device("cpu"))
     shape = {"rows": len(edges.pattern.indptr) - 1, "cols": edges.pattern.cols, "entries": len(edges.weight)}
     generator = torch.Generator().manual_seed(0)
     rows = []

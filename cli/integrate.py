@@ -7,14 +7,14 @@ from typing import Annotated
 
 import typer
 
-from .options import Debug, MaxRam, MaxVram, Quiet, Seed, Setting, Threads, configured
+from .options import Debug, MaxRam, MaxVram, MethodName, Quiet, Seed, Setting, Threads, configured
 
 
 def integrate(
     slices: Annotated[list[Path], typer.Argument(help="Slices: .zarr, .h5ad, 10x Visium folders, SpatialData.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Run folder; an interrupted run goes on there.")],
     domains: Annotated[int | None, typer.Option("--domains", "-k", help="Number of domains; else estimated.")] = None,
-    method: Annotated[str | None, typer.Option("--method", help="Method that learns the embedding: spotscape.")] = None,
+    method: MethodName = None,
     preset: Annotated[str | None, typer.Option("--preset", help="default, or paper: Spotscape as published.")] = None,
     config: Annotated[Path | None, typer.Option("--config", "-c", help="TOML file, see `stscale config`.")] = None,
     settings: Setting = None,

@@ -13,6 +13,9 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an e
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
 Threads = Annotated[int | None, typer.Option("--threads", help="CPU threads; 0 takes all cores.", min=0)]
 Seed = Annotated[int | None, typer.Option("--seed", help="Seed of every random choice.", min=0)]
+MethodName = Annotated[
+    str | None, typer.Option("--method", help="Method that learns the embedding: spotscape, mhal or stmfg.")
+]
 MaxRam = Annotated[str | None, typer.Option("--max-ram", help="Memory the run may take, for example 8G.")]
 MaxVram = Annotated[str | None, typer.Option("--max-vram", help="GPU memory the run may take, for example 16G.")]
 Setting = Annotated[

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .options import Debug, MaxRam, MaxVram, Setting, Threads, configured
+from .options import Debug, MaxRam, MaxVram, MethodName, Setting, Threads, configured
 
 if TYPE_CHECKING:
     from stscale.planning import Plan
@@ -18,7 +18,7 @@ def plan(
     max_ram: MaxRam = None,
     max_vram: MaxVram = None,
     domains: Annotated[int | None, typer.Option("--domains", "-k", help="Number of domains; else estimated.")] = None,
-    method: Annotated[str | None, typer.Option("--method", help="Method that learns the embedding: spotscape.")] = None,
+    method: MethodName = None,
     preset: Annotated[str | None, typer.Option("--preset", help="default, or paper: Spotscape as published.")] = None,
     config: Annotated[Path | None, typer.Option("--config", "-c", help="TOML file, see `stscale config`.")] = None,
     settings: Setting = None,

@@ -8,7 +8,20 @@ from typing import Any, Literal
 
 from stscale.errors import InputError
 from stscale.options import Section, build, digest, option
-from stscale.sections import Align, Domains, Graph, Ingest, Preprocess, Sample, Simulate, Spotscape, Train
+from stscale.sections import (
+    Align,
+    Domains,
+    Graph,
+    Ingest,
+    Mhal,
+    Preprocess,
+    Sample,
+    Simulate,
+    Spotscape,
+    Stmfg,
+    Train,
+    Views,
+)
 from stscale.size import bytes_of
 
 __all__ = [
@@ -17,12 +30,15 @@ __all__ = [
     "Domains",
     "Graph",
     "Ingest",
+    "Mhal",
     "Preprocess",
     "Run",
     "Sample",
     "Simulate",
     "Spotscape",
+    "Stmfg",
     "Train",
+    "Views",
     "dump",
     "dump_section",
     "load",
@@ -34,7 +50,7 @@ __all__ = [
 class Run(Section):
     """One run: method, seed and resources, and the sections of the stages."""
 
-    method: Literal["spotscape"] = option("spotscape", "method that learns the embedding")
+    method: Literal["spotscape", "mhal", "stmfg"] = option("spotscape", "method that learns the embedding")
     seed: int = option(0, "seed of every random choice", low=0)
     device: Literal["auto", "cpu", "cuda"] = option("auto", "where training runs")
     threads: int = option(0, "CPU threads; 0 takes all cores", low=0)
@@ -46,6 +62,9 @@ class Run(Section):
     graph: Graph = Graph()
     sample: Sample = Sample()
     spotscape: Spotscape = Spotscape()
+    views: Views = Views()
+    mhal: Mhal = Mhal()
+    stmfg: Stmfg = Stmfg()
     train: Train = Train()
     domains: Domains = Domains()
     align: Align = Align()
@@ -56,6 +75,12 @@ class Run(Section):
             value = getattr(self, name)
             if value is not None:
                 bytes_of(value, name)
+
+    @property
+    def network(self) -> Spotscape | Mhal | Stmfg:
+        """The options of the method's network."""
+        network: Spotscape | Mhal | Stmfg = getattr(self, self.method)
+        return network
 
     def replace(self, changes: dict[str, dict[str, Any]]) -> "Run":
         """Return a copy with `changes` {section: {name: value}}; the section "run" is the top level.

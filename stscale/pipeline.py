@@ -9,9 +9,10 @@ from stscale import config as options
 from stscale import ranks
 from stscale.cluster import check_shared, cluster
 from stscale.config import Run
+from stscale.device import pick_device
 from stscale.errors import InputError, StscaleError
 from stscale.rundir import MANIFEST, RunFolder
-from stscale.stages import Integration, pick_device
+from stscale.stages import Integration
 from stscale.telling import Observer
 from stscale.threads import available_cores, local_ranks, set_threads
 

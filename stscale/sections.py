@@ -116,6 +116,35 @@ class Spotscape(Section):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Views(Section):
+    """The two graphs of mhal and stmfg; no edge joins two slices."""
+
+    spatial_k: int = option(50, "neighbours of a spot in the spatial graph", low=1)
+    radius: float | None = option(
+        None, "largest distance in the spatial graph, in the units of the coordinates; replaces spatial_k", above=0.0
+    )
+    feature_k: int = option(14, "neighbours of a spot by cosine of its principal components", low=1)
+    spatial_fan_out: tuple[int, ...] = option((20, 10), "spatial neighbours drawn per hop; -1 takes all", low=-1)
+    feature_fan_out: tuple[int, ...] = option((7, 5), "neighbours by features drawn per hop; -1 takes all", low=-1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mhal(Section):
+    """The MHAL network and its terms."""
+
+    hidden: int = option(128, "width of the shared convolution", low=1)
+    latent: int = option(64, "width d of the embedding", low=2)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stmfg(Section):
+    """The stMFG network and its terms."""
+
+    hidden: int = option(128, "width of the first layer", low=1)
+    latent: int = option(64, "width d of the embedding", low=2)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Train(Section):
     """The training loop."""
 

@@ -1,9 +1,7 @@
 """The stages of a run in order: what each needs, makes, and when it is reused."""
 
-import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
 from itertools import pairwise
@@ -17,6 +15,7 @@ from stscale import __version__, ranks
 from stscale import config as options
 from stscale.compute import Compute
 from stscale.config import Run
+from stscale.device import peak_vram, pick_device
 from stscale.errors import InputError
 from stscale.memory import let_go
 from stscale.options import digest
@@ -24,8 +23,6 @@ from stscale.rundir import RunFolder
 from stscale.telling import Observer, Telling
 
 if TYPE_CHECKING:
-    import torch
-
     from stscale.graphs import Graph
     from stscale.models import Method
     from stscale.slices.collection import Collection
@@ -33,6 +30,8 @@ if TYPE_CHECKING:
 
 # Rows of the latents copied at a time.
 ROWS = 65_536
+# Files of the graphs that two-view methods read.
+VIEWS = ("spatial.npz", "feature.npz")
 
 
 class Integration(Telling):
@@ -51,7 +50,8 @@ class Integration(Telling):
         self.run.file("config.toml").write_text(options.dump(self.config), encoding="utf-8")
         features = self.features(collection)
         graph = self.graph(features)
-        latents = self.train_and_embed(features, graph)
+        graphs = self.views(features) or [graph]
+        latents = self.train_and_embed(features, graphs)
         labels = self.domains(features, graph, latents)
         self.write(collection, features, latents, labels)
         shutil.rmtree(self.run.file("scratch"), ignore_errors=True)
@@ -163,23 +163,45 @@ class Integration(Telling):
             self.tell("note", text=f"{alone} spots have no spatial neighbour")
         return graph
 
-    def train_and_embed(self, features: "FeatureStore", graph: "Graph") -> NDArray[Any]:
+    def views(self, features: "FeatureStore") -> list["Graph"]:
+        """Build the spatial and the feature graph of every slice, where the method reads them."""
+        from stscale.graphs import block_diagonal, load, view_graphs
+        from stscale.models import METHODS
+        from stscale.slices.stream import spread
+
+        if not METHODS[self.config.method].views:
+            return []
+        paths = [self.run.file(name) for name in VIEWS]
+        now = self._chain(asdict(self.config.views), self.config.seed)
+        if self.run.finished("views", now, *paths):
+            self.skip("views")
+            return [load(path) for path in paths]
+        self.observer({"event": "stage", "stage": "views", "state": "start"})
+        with self.run.stage("views", now) as found:
+            slices = list(pairwise(features.offsets().tolist()))
+            build = partial(view_graphs, features.xy, features.pca, self.config.views, self.config.seed)
+            graphs = [block_diagonal(parts) for parts in zip(*spread(build, slices, self.compute), strict=True)]
+            for graph, path in zip(graphs, paths, strict=True):
+                graph.save(path)
+                found[path.stem] = {"edges": graph.n_edges // 2, "mean_degree": graph.n_edges / graph.n}
+        return graphs
+
+    def train_and_embed(self, features: "FeatureStore", graphs: "Sequence[Graph]") -> NDArray[Any]:
         """Train from the last checkpoint on, then embed every spot; (n_fit, d) float32 mapped from disk."""
         c = self.config
         if c.domains.k is not None and c.domains.k > features.n:
             raise InputError(f"domains.k = {c.domains.k} is more than the {features.n} spots with counts; lower it")
-        sections = ("method", "seed", "sample", "spotscape", "train")
+        sections = ("method", "seed", "sample", c.method, "train")
         # the prototypes are sized by the expected domains
-        expected = c.spotscape.clusters or c.domains.k
-        now = self._chain(c.digest(*sections), expected)
+        now = self._chain(c.digest(*sections), c.domains.k)
         latents = self.run.file("latents.npy")
         if self.run.finished("train", now) and self.run.finished("embed", now, latents):
             self.skip("train")
             self.skip("embed")
             return np.load(latents, mmap_mode="r")
-        return self._train(features, graph, now, latents)
+        return self._train(features, graphs, now, latents)
 
-    def _train(self, features: "FeatureStore", graph: "Graph", now: str, latents: Path) -> NDArray[Any]:
+    def _train(self, features: "FeatureStore", graphs: "Sequence[Graph]", now: str, latents: Path) -> NDArray[Any]:
         from stscale.graphs.nearest import chosen
         from stscale.training import checkpoint, embed, total_steps
         from stscale.training.job import Job, prepared
@@ -192,7 +214,7 @@ class Integration(Telling):
         job = Job(
             config=c,
             features=features.path.absolute(),
-            graph=run.file("graph.npz").absolute(),
+            graphs=tuple(run.file(f).absolute() for f in (VIEWS if len(graphs) > 1 else ("graph.npz",))),
             scratch=scratch,
             checkpoints=folder,
             digest=now,
@@ -201,7 +223,7 @@ class Integration(Telling):
         with run.stage("train", now) as found, peak_vram(device, found):
             self.busy = True  # from here on the other ranks take part in every step
             ranks.agreed(job)
-            training = prepared(job, device, features, graph)
+            training = prepared(job, device, features, graphs)
             batches = training.sampler.batches_per_epoch
             steps = total_steps(c.train, batches)
             found.update(steps=steps, epochs=steps / batches, device=str(device), ranks=ranks.count())
@@ -212,7 +234,7 @@ class Integration(Telling):
             self.busy = False
         self.observer({"event": "stage", "stage": "embed", "state": "start"})
         with run.stage("embed", now) as found, peak_vram(device, found):
-            z = embed(training.method, training.inputs, graph, scratch, device=device, compute=self.compute)
+            z = embed(training.method, training.inputs, graphs, scratch, device=device, compute=self.compute)
             self._save_latents(z.array, latents)
             self._save_model(training.method, now)
         return np.load(latents, mmap_mode="r")
@@ -307,34 +329,3 @@ def _stem(path: Path) -> str:
     from stscale.slices.sources import slice_name
 
     return slice_name(path)
-
-
-@contextmanager
-def peak_vram(device: "torch.device", found: dict[str, Any]) -> Iterator[None]:
-    """Note the peak of GPU memory of a stage, MiB: of tensors, and what the allocator reserved for them."""
-    if device.type != "cuda":
-        yield
-        return
-    import torch
-
-    torch.cuda.reset_peak_memory_stats(device)
-    yield
-    found["vram_mb"] = round(torch.cuda.max_memory_allocated(device) / 2**20, 1)
-    found["vram_reserved_mb"] = round(torch.cuda.max_memory_reserved(device) / 2**20, 1)
-
-
-def pick_device(wanted: str) -> "torch.device":
-    """Turn auto | cpu | cuda into a device; of several ranks on a machine each takes a GPU of its own.
-
-    Raises
-    ------
-    InputError
-        When cuda is asked for and there is none.
-    """
-    import torch
-
-    if wanted == "cuda" and not torch.cuda.is_available():
-        raise InputError("--device cuda: torch sees no CUDA device; use --device cpu or install a CUDA build of torch")
-    if wanted == "cpu" or not torch.cuda.is_available():
-        return torch.device("cpu")
-    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))

@@ -53,7 +53,8 @@ def test_the_presets_differ():
 def test_a_dump_is_commented_toml():
     text = dump(Run())
     tables = tomllib.loads(text)
-    assert set(tables) == {"run", "ingest", "preprocess", "graph", "sample", "spotscape", "train", "domains", "align"}
+    networks = {"spotscape", "views", "mhal", "stmfg"}
+    assert set(tables) == {"run", "ingest", "preprocess", "graph", "sample", "train", "domains", "align"} | networks
     assert "# radius =" in text  # an option that is not set can still be seen
     for section in SECTIONS.values():
         for field in dataclasses.fields(section):
@@ -191,6 +192,9 @@ def test_the_digest_is_of_the_named_sections(section):
         "graph": {"k": 9},
         "sample": {"fan_out": [9, 9]},
         "spotscape": {"tau": 0.9},
+        "views": {"feature_k": 9},
+        "mhal": {"latent": 9},
+        "stmfg": {"latent": 9},
         "train": {"epochs": 9},
         "domains": {"k": 9},
         "align": {"k": 9},

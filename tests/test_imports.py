@@ -17,6 +17,7 @@ FLOORS = {
         "cluster",
         "compute",
         "config",
+        "device",
         "errors",
         "fingerprint",
         "memory",

@@ -7,6 +7,7 @@ from stscale.graphs.build import (
     radius_graph,
     slice_graph,
     spatial_graph,
+    view_graphs,
 )
 from stscale.graphs.csr import Graph, block_diagonal, from_pairs, load
 
@@ -21,4 +22,5 @@ __all__ = [
     "radius_graph",
     "slice_graph",
     "spatial_graph",
+    "view_graphs",
 ]

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stscale.config import Graph as GraphConfig
+from stscale.config import Views
 from stscale.errors import InputError
 from stscale.graphs.csr import Graph, block_diagonal, from_pairs
 
@@ -122,6 +123,31 @@ def slice_graph(read: Callable[[int, int], NDArray[np.float64]], config: GraphCo
         First row of the slice, and of the next one.
     """
     return SPATIAL[config.kind](read(*rows), config)
+
+
+def view_graphs(
+    xy: Callable[[int, int], NDArray[np.float64]],
+    features: Callable[[int, int], NDArray[np.float32]],
+    config: Views,
+    seed: int,
+    rows: tuple[int, int],
+) -> tuple[Graph, Graph]:
+    """Build the spatial and the feature graph of one slice, whose data are read here, where they are built.
+
+    Parameters
+    ----------
+    xy, features
+        Coordinates (hi - lo, 2 or 3) and features (hi - lo, d) of the rows `lo` to `hi`.
+    config
+        Neighbours of each.
+    seed
+        Of the index that FAISS trains for large slices.
+    rows
+        First row of the slice, and of the next one.
+    """
+    place = xy(*rows)
+    spatial = knn_graph(place, config.spatial_k) if config.radius is None else radius_graph(place, config.radius)
+    return spatial, feature_graph(features(*rows), config.feature_k, seed=seed)
 
 
 def spatial_graph(xy: NDArray[np.float64], offsets: NDArray[np.int64], config: GraphConfig) -> Graph:

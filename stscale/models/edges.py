@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
-from stscale.sampling.batch import Batch
+from stscale.sampling.batch import Batch, Relation
 
 
 class Pattern:
@@ -140,21 +140,30 @@ def stacked(views: Sequence[Edges]) -> Edges:
     return Edges(pattern=pattern, weight=torch.cat([v.weight for v in views]), seeds=first.seeds, views=len(views))
 
 
-def layer_edges(batch: Batch, device: torch.device) -> tuple[Edges, ...]:
-    """Cut a batch's adjacency into the edges of each layer, first layer first."""
+Hop = tuple[Edges, ...]
+"""What one layer reads along: edges of each graph, from the same columns to the same rows."""
+
+
+def layer_edges(batch: Batch, device: torch.device) -> tuple[Hop, ...]:
+    """Cut a batch's adjacencies into the edges of each layer, first layer first."""
+    by_graph = [_cut(batch, relation, device) for relation in batch.relations]
+    return tuple(zip(*by_graph, strict=True))
+
+
+def _cut(batch: Batch, relation: Relation, device: torch.device) -> list[Edges]:
     layers = len(batch.counts) - 1
-    length = np.diff(batch.indptr)
+    length = np.diff(relation.indptr)
     # both ends in one number: global ids are below 2³¹
-    names = (np.repeat(batch.nodes[: len(length)], length) << 32) | batch.nodes[batch.indices]
-    arrays = (batch.indptr, batch.indices, batch.weight, names)
+    names = (np.repeat(batch.nodes[: len(length)], length) << 32) | batch.nodes[relation.indices]
+    arrays = (relation.indptr, relation.indices, relation.weight, names)
     indptr, indices, weight, name = (on_device(a, device) for a in arrays)
     out = []
     for i in range(layers):
         rows, cols = batch.counts[layers - i - 1], batch.counts[layers - i]
-        entries = int(batch.indptr[rows])
+        entries = int(relation.indptr[rows])
         pattern = Pattern(indptr[: rows + 1], indices[:entries], cols, name[:entries])
         out.append(Edges(pattern=pattern, weight=weight[:entries], seeds=batch.n_seeds))
-    return tuple(out)
+    return out
 
 
 def on_device(array: NDArray[Any], device: torch.device) -> Tensor:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from stscale.models.edges import Edges
+from stscale.models.edges import Hop
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,11 +18,18 @@ class Minibatch:
     x
         (m, g) input of the seeds and their halo, seeds first.
     target
-        (b, g) what the seeds' reconstruction is compared with.
+        (b, g) what the seeds' reconstruction is compared with: features, or raw counts.
+    library
+        (b,) counts of each seed over the vocabulary; None where the target is no counts.
     edges
-        Edges of each layer, first layer first.
+        Edges of each layer, first layer first; of each graph, the spatial one first.
     group
         (b,) int64 slice of each seed.
+    tile
+        (b,) int64 tile of each seed: seeds come in whole tiles, and given how many tiles of a slice a batch holds,
+        every set of as many is equally likely.
+    tiles
+        (s,) int64 tiles in each slice.
     mask
         (b, g) bool, genes measured in the seed's slice; None when all are.
     step
@@ -35,8 +42,11 @@ class Minibatch:
 
     x: Tensor
     target: Tensor
-    edges: tuple[Edges, ...]
+    library: Tensor | None
+    edges: tuple[Hop, ...]
     group: Tensor
+    tile: Tensor
+    tiles: Tensor
     mask: Tensor | None
     step: int
     progress: float
@@ -60,8 +70,8 @@ class Method(nn.Module, ABC):
     weights: dict[str, float]
 
     @abstractmethod
-    def layer(self, i: int, h: Tensor, edges: Edges) -> Tensor:
-        """Map features (cols, d_i) to (rows, d_{i+1})."""
+    def layer(self, i: int, h: Tensor, edges: Hop) -> Tensor:
+        """Map features (cols, d_i) to (rows, d_{i+1}); the rows are the first of the columns."""
 
     def fuse(self, h: Tensor) -> Tensor:
         """Turn the last layer's output (rows, d_L) into latents (rows, d)."""
@@ -71,7 +81,7 @@ class Method(nn.Module, ABC):
     def terms(self, batch: Minibatch) -> dict[str, Tensor]:
         """Return the unweighted terms of this step, named as in `weights`; a term not yet active is absent."""
 
-    def forward(self, x: Tensor, edges: tuple[Edges, ...]) -> Tensor:
+    def forward(self, x: Tensor, edges: tuple[Hop, ...]) -> Tensor:
         """Embed the seeds: (m, g) → (b, d)."""
         for i, e in enumerate(edges):
             x = self.layer(i, x, e)

@@ -17,7 +17,7 @@ from stscale.losses import (
     telescope_block,
     telescope_global,
 )
-from stscale.models.edges import Edges, stacked
+from stscale.models.edges import Hop, stacked
 from stscale.models.layers import ConvBlock, Decoder, drop_features
 from stscale.models.memory import LatentRing
 from stscale.models.method import Method, Minibatch
@@ -86,9 +86,9 @@ class Spotscape(Method):
         self.reservoir = LatentRing(c.reservoir if self.weights["prototypes"] else 0, c.latent)
         self.bank = LatentRing(c.bank if self.weights["scale"] else 0, c.latent)
 
-    def layer(self, i: int, h: Tensor, edges: Edges) -> Tensor:
-        """Map features of the source nodes to the targets, convolution i."""
-        return self.convolutions[i](h, edges)
+    def layer(self, i: int, h: Tensor, edges: Hop) -> Tensor:
+        """Map features of the source nodes to the targets, convolution i over the spatial graph."""
+        return self.convolutions[i](h, edges[0])
 
     def views(self, batch: Minibatch) -> Tensor:
         """Embed the seeds under two fresh augmentations in one pass, (2 · b, d): first view, then second."""
@@ -97,8 +97,8 @@ class Spotscape(Method):
         x = torch.cat([drop_features(batch.x, c.drop_feature, batch.generator) for _ in salts])
         # with one salt for all layers a view is one thinned graph: later layers' edges are the first layer's first ones
         step = int(c.drop_edge_per == "layer")
-        thinned = [[e.dropped(c.drop_edge, salt + i * step) for i, e in enumerate(batch.edges)] for salt in salts]
-        return self(x, tuple(stacked(pair) for pair in zip(*thinned, strict=True)))
+        thinned = [[e.dropped(c.drop_edge, salt + i * step) for i, (e,) in enumerate(batch.edges)] for salt in salts]
+        return self(x, tuple((stacked(pair),) for pair in zip(*thinned, strict=True)))
 
     def terms(self, batch: Minibatch) -> dict[str, Tensor]:
         """Return the active terms of this step, over the seeds of all ranks."""

@@ -9,6 +9,7 @@ from torch_geometric.sampler import BaseSampler, EdgeSamplerInput, NodeSamplerIn
 
 from stscale.errors import StscaleError
 from stscale.graphs.csr import Graph
+from stscale.sampling.pick import smallest_per_row
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +67,7 @@ class CsrSampler(BaseSampler):
             lengths, near = self.graph.rows(parts[-1])
             row = np.repeat(np.arange(len(lengths)), lengths)
             if fan >= 0:
-                keep = _smallest_per_row(lengths, row, fan, rng)
+                keep = smallest_per_row(lengths, row, fan, rng)
                 row, near = row[keep], near[keep]
             fresh = np.unique(near[position[near] < 0]).astype(np.int64)
             position[fresh] = found + np.arange(len(fresh))
@@ -102,15 +103,6 @@ class CsrSampler(BaseSampler):
     def sample_from_edges(self, inputs: EdgeSamplerInput, neg_sampling: object = None) -> SamplerOutput:
         """Refuse: stscale has no loss over sampled edges."""
         raise StscaleError("CsrSampler samples around nodes only; use PyG's LinkNeighborLoader for edges")
-
-
-def _smallest_per_row(
-    lengths: NDArray[np.int64], row: NDArray[np.int64], fan: int, rng: np.random.Generator
-) -> NDArray[np.int64]:
-    # row + random sorts rows among themselves and shuffles within: one sort for all rows
-    order = np.argsort(row + rng.random(len(row)), kind="stable")
-    rank = np.arange(len(row)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-    return np.sort(order[rank < fan])
 
 
 def node_sampler(graph: Graph, fan_out: tuple[int, ...], seed: int = 0) -> BaseSampler:

@@ -5,7 +5,7 @@ import torch
 from numpy.typing import NDArray
 
 from stscale.graphs.csr import Graph
-from stscale.sampling.batch import Batch, gcn_scale, with_loops
+from stscale.sampling.batch import Batch, Relation, gcn_scale, stand_in, with_loops
 from stscale.sampling.fan_out import CsrSampler, Draw, node_sampler
 from stscale.sampling.order import even_cuts, stratified_order
 
@@ -40,6 +40,7 @@ class NeighborSampler:
         part: tuple[int, int] = (0, 1),
     ) -> None:
         self._group = np.repeat(np.arange(len(offsets) - 1, dtype=np.int32), np.diff(offsets))
+        self.tiles = tuple(int(size) for size in np.diff(offsets))
         self._cuts = even_cuts(graph.n, batch_size)
         self._degree = graph.degree()
         self._scale = gcn_scale(graph)
@@ -66,6 +67,10 @@ class NeighborSampler:
             self._epoch = (epoch, stratified_order(self._group, self._seed, epoch))
         return self._epoch[1][self._cuts[index] : self._cuts[index + 1]]
 
+    def tile_of(self, nodes: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the tile of each node, (m,): every spot is one of its own."""
+        return nodes
+
     def _draw(self, seeds: NDArray[np.int64], step: int) -> Draw:
         if isinstance(self._sampler, CsrSampler):
             return self._sampler.draw(seeds, np.random.default_rng([self._seed, step, 1, *self._part[:1]]))
@@ -91,8 +96,6 @@ class NeighborSampler:
         indptr, indices = with_loops(lengths, drawn.col)
         scale = self._scale[drawn.nodes]
         weight = np.repeat(scale[:inner], lengths + 1) * scale[indices]
-        # the neighbours not drawn are stood in for by those drawn; the self-loop keeps its weight
-        stand_in = (self._degree[drawn.nodes[:inner]] / np.maximum(lengths, 1)).astype(np.float32)
-        factor = np.repeat(stand_in, lengths + 1)
-        factor[indptr[1:] - 1] = 1.0
-        return Batch(nodes=drawn.nodes, counts=counts, indptr=indptr, indices=indices, weight=weight * factor)
+        weight *= stand_in(self._degree[drawn.nodes[:inner]], lengths, indptr)
+        relation = Relation(indptr=indptr, indices=indices, weight=weight)
+        return Batch(nodes=drawn.nodes, counts=counts, relations=(relation,))

@@ -1,5 +1,6 @@
 """Minibatches of compact tiles with their exact halo."""
 
+from functools import cached_property
 from itertools import pairwise
 
 import numpy as np
@@ -47,12 +48,13 @@ class TileSampler:
     ) -> None:
         starts = [np.arange(lo, hi, tile) for lo, hi in pairwise(offsets)]
         self.starts = np.concatenate(starts)
+        self.tiles = tuple(len(s) for s in starts)
+        self._graph, self._hops = graph, hops
         self.stops = np.append(self.starts[1:], offsets[-1])
-        self._slice = np.repeat(np.arange(len(starts), dtype=np.int32), [len(s) for s in starts])
+        self._slice = np.repeat(np.arange(len(starts), dtype=np.int32), self.tiles)
         # shorter last tiles: all tiles may be more than batch_size // tile of them
         whole = batch_size >= offsets[-1]
         self._cuts = even_cuts(len(self.starts), len(self.starts) if whole else max(1, batch_size // tile))
-        self._expander = Expander(graph, hops)
         self._seed = seed
         self._part = part
         self._epoch: tuple[int, NDArray[np.int64]] = (-1, np.empty(0, np.int64))
@@ -66,6 +68,14 @@ class TileSampler:
         """Return the batch of a step counted from 0; any step can be asked at any time, so a resume just asks."""
         rank, count = self._part
         return self._expander.expand(np.array_split(self.seeds(step), count)[rank])
+
+    def tile_of(self, nodes: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the tile of each node, (m,)."""
+        return np.searchsorted(self.starts, nodes, side="right") - 1
+
+    @cached_property
+    def _expander(self) -> Expander:
+        return Expander(self._graph, self._hops)
 
     def seeds(self, step: int) -> NDArray[np.int64]:
         """Return the global ids that are the seeds of a step over all ranks, tile by tile."""

@@ -1,6 +1,6 @@
 """The blocks of the layer-wise embedding, in this process or as tasks of a cluster."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -40,15 +40,15 @@ class LocalBlocks:
     ----------
     method
         In evaluation mode, on `device`.
-    graph
-        Of all spots.
+    graphs
+        Of all spots, those the method reads.
     device
         Where the network runs.
     """
 
-    def __init__(self, method: Method, graph: Graph, device: torch.device) -> None:
+    def __init__(self, method: Method, graphs: Graph | Sequence[Graph], device: torch.device) -> None:
         self._method, self._device = method, device
-        self._expander = Expander(graph, 1)
+        self._expander = Expander(graphs, 1)
 
     def measure(self, i: int, inputs: Inputs, ranges: list[Range]) -> None:
         """Replace the running statistics of layer `i` by those of all rows."""
@@ -72,22 +72,24 @@ class ClusterBlocks:
     ----------
     method
         In evaluation mode, on the CPU.
-    graph
-        Of all spots.
+    graphs
+        Of all spots, those the method reads.
     folder
-        Where the graph is unpacked; every worker must see it, and the files of the inputs.
+        Where the graphs are unpacked; every worker must see it, and the files of the inputs.
     compute
         The cluster.
     """
 
-    def __init__(self, method: Method, graph: Graph, folder: Path, compute: Compute) -> None:
+    def __init__(self, method: Method, graphs: Graph | Sequence[Graph], folder: Path, compute: Compute) -> None:
         self._method, self._compute = method, compute
-        self._graph = folder.absolute() / "graph"
-        graph.unpack(self._graph)
+        self._graphs = []
+        for i, graph in enumerate((graphs,) if isinstance(graphs, Graph) else graphs):
+            self._graphs.append(folder.absolute() / f"graph-{i}")
+            graph.unpack(self._graphs[-1])
 
     def measure(self, i: int, inputs: Inputs, ranges: list[Range]) -> None:
         """Replace the running statistics of layer `i` by those of all rows."""
-        task = LayerTask(self._method, i, inputs, self._graph, torch.get_num_threads())
+        task = LayerTask(self._method, i, inputs, self._graphs, torch.get_num_threads())
         with _measuring(self._method) as norms:
             for found in map_blocks(task.sums, ranges, workers=self._compute.workers, scheduler=None):
                 for norm, (sums, rows) in zip(norms, found, strict=True):
@@ -95,7 +97,7 @@ class ClusterBlocks:
 
     def rows(self, i: int, inputs: Inputs, ranges: list[Range]) -> Iterator[NDArray[np.float32]]:
         """Yield the output of layer `i` for each range of rows, in order."""
-        task = LayerTask(self._method, i, inputs, self._graph, torch.get_num_threads())
+        task = LayerTask(self._method, i, inputs, self._graphs, torch.get_num_threads())
         return map_blocks(task.rows, ranges, workers=self._compute.workers, scheduler=None)
 
 
@@ -110,14 +112,14 @@ class LayerTask:
         The layer.
     inputs
         Rows of all spots; pickled as the files they are in.
-    graph
-        Folder of `Graph.unpack`.
+    graphs
+        Folders of `Graph.unpack`.
     threads
         Threads of torch: other numbers give other bits.
     """
 
-    def __init__(self, method: Method, i: int, inputs: Inputs, graph: Path, threads: int) -> None:
-        self._made = method, i, inputs, graph, threads
+    def __init__(self, method: Method, i: int, inputs: Inputs, graphs: list[Path], threads: int) -> None:
+        self._made = method, i, inputs, graphs, threads
         # threads of one process share the task: each borrows a network and an expander, which keep state
         self._idle: list[tuple[Method, Expander]] = []
 
@@ -142,10 +144,10 @@ class LayerTask:
     def _desk(self) -> Iterator[tuple[Method, Expander]]:
         from copy import deepcopy
 
-        method, _, _, graph, threads = self._made
+        method, _, _, graphs, threads = self._made
         if torch.get_num_threads() != threads:
             torch.set_num_threads(threads)
-        desk = self._idle.pop() if self._idle else (deepcopy(method), Expander(mapped(graph), 1))
+        desk = self._idle.pop() if self._idle else (deepcopy(method), Expander([mapped(g) for g in graphs], 1))
         yield desk
         self._idle.append(desk)
 

@@ -1,6 +1,6 @@
 """Exact layer-wise embedding: all neighbours, one hop at a time, block by block."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ from stscale.training.inputs import ROWS, DenseInputs, Inputs
 def embed(
     method: Method,
     inputs: Inputs,
-    graph: Graph,
+    graphs: Graph | Sequence[Graph],
     folder: Path,
     *,
     device: torch.device,
@@ -36,8 +36,8 @@ def embed(
         Trained network; its normalisation statistics are replaced when `remeasure`.
     inputs
         (n, g) input rows.
-    graph
-        Spatial graph of all spots.
+    graphs
+        Of all spots, those the method reads.
     folder
         Where the layers' outputs go; the caller removes it.
     device
@@ -56,9 +56,9 @@ def embed(
     method.to(device).eval()
     blocks: Blocks
     if compute is not None and compute.remote and device.type == "cpu":
-        blocks = ClusterBlocks(method, graph, folder, compute)
+        blocks = ClusterBlocks(method, graphs, folder, compute)
     else:
-        blocks = LocalBlocks(method, graph, device)
+        blocks = LocalBlocks(method, graphs, device)
     ranges = [(lo, min(lo + ROWS, inputs.n)) for lo in range(0, inputs.n, ROWS)]
     current: Inputs = inputs
     for i in range(method.n_layers):

@@ -34,6 +34,8 @@ class Task:
         Which spots meet, and their features.
     targets
         What is reconstructed; None: the input itself.
+    library
+        (n,) float32 counts of each spot, where the targets are counts; else None.
     group
         (n,) int32 slice of each spot.
     mask
@@ -49,6 +51,7 @@ class Task:
     sampler: Sampler
     inputs: Inputs
     targets: Inputs | None
+    library: NDArray[np.float32] | None
     group: NDArray[np.int32]
     mask: NDArray[np.bool_] | None
     seed: int
@@ -189,13 +192,17 @@ def _prepared(task: Task, step: int, total: int) -> Minibatch:
     if task.targets is not None:
         target = on_device(task.targets.rows(batch.seeds), task.device)
     edges = layer_edges(batch, task.device)
-    for e in edges[1:]:  # the backward pass needs it; the first layer's input has no gradient
-        _ = e.pattern.transposed
+    for hop in edges[1:]:  # the backward pass needs it; the first layer's input has no gradient
+        for e in hop:
+            _ = e.pattern.transposed
     return Minibatch(
         x=x,
         target=target,
+        library=None if task.library is None else on_device(task.library[batch.seeds], task.device),
         edges=edges,
         group=on_device(group.astype(np.int64), task.device),
+        tile=on_device(task.sampler.tile_of(batch.seeds), task.device),
+        tiles=torch.tensor(task.sampler.tiles, device=task.device),
         mask=mask,
         step=step,
         progress=step / total,

@@ -1,5 +1,6 @@
 """What the network reads: rows of features by spot, from files mapped into memory."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -66,7 +67,7 @@ class DenseInputs:
 
 
 class SparseInputs:
-    """Normalised genes of a feature store, made dense a batch at a time.
+    """Genes of a feature store, made dense a batch at a time.
 
     Parameters
     ----------
@@ -74,9 +75,12 @@ class SparseInputs:
         The feature store.
     folder
         Where the CSR arrays are unpacked as raw files, to be mapped into memory.
+    counts
+        Raw counts instead of normalised values.
     """
 
-    def __init__(self, features: FeatureStore, folder: Path) -> None:
+    def __init__(self, features: FeatureStore, folder: Path, *, counts: bool = False) -> None:
+        read = features.counts if counts else features.normalised
         self.n, self.width = features.n, features.g
         self._folder = folder
         folder.mkdir(parents=True, exist_ok=True)
@@ -84,7 +88,7 @@ class SparseInputs:
         paths = folder / "indices.i32", folder / "data.f32"
         with paths[0].open("wb") as indices, paths[1].open("wb") as data:
             for lo in range(0, self.n, ROWS):
-                block = features.normalised(lo, min(lo + ROWS, self.n))
+                block = read(lo, min(lo + ROWS, self.n))
                 self._indptr[lo + 1 : lo + block.shape[0] + 1] = self._indptr[lo] + block.indptr[1:]
                 block.indices.astype(np.int32).tofile(indices)
                 block.data.astype(np.float32).tofile(data)
@@ -176,6 +180,33 @@ def smoothed_targets(inputs: DenseInputs, graph: Graph, folder: Path, *, rounds:
     return out
 
 
+def propagated(inputs: DenseInputs, graphs: Sequence[Graph], path: Path) -> DenseInputs:
+    """Average the inputs over each graph with GCN weights: [Â₁X ‖ Â₂X ‖ …], (n, graphs · g), block by block.
+
+    The first convolution of a network is ÂXW, and ÂX does not change in training: it is computed once and exactly,
+    and a minibatch needs one hop less.
+
+    Parameters
+    ----------
+    inputs
+        X, (n, g).
+    graphs
+        Of the same n spots.
+    path
+        The file of the result.
+    """
+    from scipy.sparse import csr_matrix
+
+    out = DenseInputs(path, inputs.n, len(graphs) * inputs.width)
+    expander = Expander(graphs, 1)
+    for lo in range(0, inputs.n, ROWS):
+        batch = expander.expand(np.arange(lo, min(lo + ROWS, inputs.n)))
+        x, shape = inputs.rows(batch.nodes), (batch.n_seeds, len(batch.nodes))
+        means = [csr_matrix((r.weight, r.indices, r.indptr), shape=shape) @ x for r in batch.relations]
+        out.write(lo, np.concatenate(means, axis=1))
+    return out
+
+
 def smoothed(inputs: DenseInputs, graph: Graph, path: Path) -> DenseInputs:
     """Replace each row by the mean over the spot and its neighbours, block by block."""
     from scipy.sparse import csr_matrix
@@ -184,7 +215,8 @@ def smoothed(inputs: DenseInputs, graph: Graph, path: Path) -> DenseInputs:
     expander = Expander(graph, 1)
     for lo in range(0, inputs.n, ROWS):
         batch = expander.expand(np.arange(lo, min(lo + ROWS, inputs.n)))
-        one = np.ones(len(batch.indices), dtype=np.float32)
-        total = csr_matrix((one, batch.indices, batch.indptr), shape=(batch.n_seeds, len(batch.nodes)))
-        out.write(lo, (total @ inputs.rows(batch.nodes)) / np.diff(batch.indptr)[:, None])
+        near = batch.relations[0]
+        one = np.ones(len(near.indices), dtype=np.float32)
+        total = csr_matrix((one, near.indices, near.indptr), shape=(batch.n_seeds, len(batch.nodes)))
+        out.write(lo, (total @ inputs.rows(batch.nodes)) / np.diff(near.indptr)[:, None])
     return out

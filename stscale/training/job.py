@@ -1,6 +1,6 @@
 """One training as every rank sees it: from features and graph on disk to a trained method."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,11 +11,11 @@ from stscale import ranks
 from stscale.config import Run
 from stscale.graphs import Graph
 from stscale.graphs import load as load_graph
-from stscale.models import METHODS, Method
+from stscale.models import METHODS, Method, Shape
 from stscale.sampling import Sampler, make_sampler
 from stscale.slices.features import FeatureStore
 from stscale.training.fit import Task, fit
-from stscale.training.inputs import Inputs, SparseInputs, pca_inputs, smoothed_targets
+from stscale.training.inputs import DenseInputs, Inputs, SparseInputs, pca_inputs, propagated, smoothed_targets
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -31,8 +31,8 @@ class Job:
     ----------
     config
         Options of the run.
-    features, graph
-        The feature store and the spatial graph.
+    features, graphs
+        The feature store, and the graphs that the method reads.
     scratch
         Folder of the unpacked inputs; rank 0 fills it.
     checkpoints
@@ -43,7 +43,7 @@ class Job:
 
     config: Run
     features: Path
-    graph: Path
+    graphs: tuple[Path, ...]
     scratch: Path
     checkpoints: Path
     digest: str
@@ -82,23 +82,35 @@ class Training:
         return fit(self.method, self.task, self.job.config.train, self.job.checkpoints, report)
 
 
-def prepared(job: Job, device: torch.device, features: FeatureStore, graph: Graph) -> Training:
+def prepared(job: Job, device: torch.device, features: FeatureStore, graphs: Sequence[Graph]) -> Training:
     """Unpack the inputs (rank 0; the others wait and open them) and make network and sampler."""
     c = job.config
-    inputs, targets = _unpacked(job, features, graph)
+    recipe = METHODS[c.method]
+    inputs, targets = _unpacked(job, features, graphs)
+    shape = Shape(width=inputs.width, genes=features.g, slices=features.n_slices, spots=features.n)
     # one method, one seed: the initial weights are a function of the seed alone
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(c.seed)
-        method = METHODS[c.method](c, inputs.width, features.n_slices, features.n)
+        method = recipe.make(c, shape)
     part = (ranks.number(), ranks.count())
-    sampler = make_sampler(graph, features.offsets(), c.sample, hops=method.n_layers, seed=c.seed, part=part)
-    mask: NDArray[Any] | None = None
-    if c.spotscape.input == "genes" and not features.mask().all():
-        mask = features.mask()
+    sampler = make_sampler(
+        graphs if recipe.views else graphs[0],
+        features.offsets(),
+        c.sample,
+        hops=method.n_layers,
+        seed=c.seed,
+        part=part,
+        fan_outs=(c.views.spatial_fan_out, c.views.feature_fan_out) if recipe.views else None,
+    )
+    counts = recipe.counts(c)
+    # a gene that a slice lacks is no zero
+    genes = counts or (not recipe.views and c.spotscape.input == "genes")
+    mask: NDArray[Any] | None = features.mask() if genes and not features.mask().all() else None
     task = Task(
         sampler=sampler,
         inputs=inputs,
         targets=targets,
+        library=features.library() if counts else None,
         group=features.slice(),
         mask=mask,
         seed=c.seed,
@@ -108,19 +120,30 @@ def prepared(job: Job, device: torch.device, features: FeatureStore, graph: Grap
     return Training(job=job, method=method, task=task)
 
 
-def _unpacked(job: Job, features: FeatureStore, graph: Graph) -> tuple[Inputs, Inputs | None]:
+def _unpacked(job: Job, features: FeatureStore, graphs: Sequence[Graph]) -> tuple[Inputs, Inputs | None]:
     """Fill the files on rank 0; the others open them."""
     made: tuple[Inputs, Inputs | None] | None = None
     if ranks.number() == 0:
-        c = job.config.spotscape
-        if c.input == "genes":
-            made = SparseInputs(features, job.scratch), None
-        else:
-            inputs = pca_inputs(features, graph, job.scratch, smooth=c.smooth)
-            rounds = c.target_smooth
-            made = inputs, smoothed_targets(inputs, graph, job.scratch, rounds=rounds) if rounds else None
+        recipe, c = METHODS[job.config.method], job.config
+        inputs = _inputs(job, features, graphs)
+        targets: Inputs | None = None
+        if recipe.counts(c):
+            targets = SparseInputs(features, job.scratch / "counts", counts=True)
+        elif not recipe.views and isinstance(inputs, DenseInputs) and c.spotscape.target_smooth:
+            targets = smoothed_targets(inputs, graphs[0], job.scratch, rounds=c.spotscape.target_smooth)
+        made = inputs, targets
     opened: tuple[Inputs, Inputs | None] = ranks.agreed(made)
     return opened
+
+
+def _inputs(job: Job, features: FeatureStore, graphs: Sequence[Graph]) -> Inputs:
+    if METHODS[job.config.method].views:
+        components = pca_inputs(features, graphs[0], job.scratch, smooth=0)
+        return propagated(components, graphs, job.scratch / "propagated.f32")
+    c = job.config.spotscape
+    if c.input == "genes":
+        return SparseInputs(features, job.scratch)
+    return pca_inputs(features, graphs[0], job.scratch, smooth=c.smooth)
 
 
 def follow(device: torch.device) -> Any:
@@ -129,6 +152,7 @@ def follow(device: torch.device) -> Any:
         order = ranks.agreed(None)
         if not isinstance(order, Job):
             return order
-        training = prepared(order, device, FeatureStore.open(order.features), load_graph(order.graph))
+        graphs = [load_graph(path) for path in order.graphs]
+        training = prepared(order, device, FeatureStore.open(order.features), graphs)
         training.run(lambda entry: None)
         del training

@@ -28,14 +28,18 @@ def made(config: dict[str, Any] | None = None, slices: int = 3) -> Spotscape:
 def minibatch(*, progress: float = 0.0, step: int = 0, mask: bool = False, slices: int = 3) -> Minibatch:
     rng = np.random.default_rng(0)
     graph = block_diagonal([knn_graph(rng.random((n, 2)), 4) for n in np.diff(OFFSETS)])
-    batch = TileSampler(graph, OFFSETS, hops=2, batch_size=96, tile=8, seed=0).batch(step)
+    sampler = TileSampler(graph, OFFSETS, hops=2, batch_size=96, tile=8, seed=0)
+    batch = sampler.batch(step)
     x = torch.from_numpy(rng.normal(size=(160, G)).astype(np.float32)[batch.nodes])
     group = torch.from_numpy(np.searchsorted(OFFSETS, batch.seeds, side="right") - 1)
     return Minibatch(
         x=x,
         target=x[: batch.n_seeds].clone(),
+        library=None,
         edges=layer_edges(batch, CPU),
         group=group if slices > 1 else torch.zeros_like(group),
+        tile=torch.from_numpy(sampler.tile_of(batch.seeds)),
+        tiles=torch.tensor(sampler.tiles),
         mask=(torch.arange(G)[None] + group[:, None]) % 3 > 0 if mask else None,
         step=step,
         progress=progress,

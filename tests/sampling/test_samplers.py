@@ -59,14 +59,18 @@ def normalised(graph: Graph) -> np.ndarray:
 
 def aggregated(batch: Batch, x: np.ndarray) -> np.ndarray:
     h = torch.from_numpy(x[batch.nodes])
-    for edges in layer_edges(batch, CPU):
+    for (edges,) in layer_edges(batch, CPU):
         h = edges @ h
     return h.numpy()
 
 
 def same(a: Batch, b: Batch) -> bool:
-    arrays = all(np.array_equal(getattr(a, k), getattr(b, k)) for k in ("nodes", "indptr", "indices", "weight"))
-    return arrays and a.counts == b.counts
+    relations = all(
+        np.array_equal(getattr(one, k), getattr(two, k))
+        for one, two in zip(a.relations, b.relations, strict=True)
+        for k in ("indptr", "indices", "weight")
+    )
+    return relations and np.array_equal(a.nodes, b.nodes) and a.counts == b.counts
 
 
 @kinds
@@ -110,17 +114,18 @@ def test_seeds_come_first_and_rows_point_into_their_prefix(graph: Graph, config:
         assert batch.n_seeds == batch.counts[0] < batch.counts[1] < batch.counts[2] == len(batch.nodes)
         assert np.array_equal(batch.seeds, batch.nodes[: batch.counts[0]])
         assert len(np.unique(batch.nodes)) == len(batch.nodes)
-        assert len(batch.indptr) == batch.counts[1] + 1
-        assert len(batch.indices) == batch.indptr[-1] == len(batch.weight)
+        (edges,) = batch.relations
+        assert len(edges.indptr) == batch.counts[1] + 1
+        assert len(edges.indices) == edges.indptr[-1] == len(edges.weight)
         # every row ends with the node itself, and only neighbours stand before it
-        assert np.array_equal(batch.indices[batch.indptr[1:] - 1], np.arange(batch.counts[1]))
+        assert np.array_equal(edges.indices[edges.indptr[1:] - 1], np.arange(batch.counts[1]))
         first = 0
         for hop, count in enumerate(batch.counts[:-1]):
-            entries = batch.indices[batch.indptr[first] : batch.indptr[count]]
+            entries = edges.indices[edges.indptr[first] : edges.indptr[count]]
             assert entries.max() < batch.counts[hop + 1]
             first = count
         for i in range(batch.counts[1]):
-            near = batch.nodes[batch.indices[batch.indptr[i] : batch.indptr[i + 1] - 1]]
+            near = batch.nodes[edges.indices[edges.indptr[i] : edges.indptr[i + 1] - 1]]
             _, known = graph.rows(batch.nodes[i : i + 1])
             assert set(near.tolist()) <= set(known.tolist())
             assert len(set(near.tolist())) == len(near)
@@ -166,7 +171,7 @@ def test_fan_out_is_a_limit_without_replacement(graph: Graph) -> None:
     degree = graph.degree()
     for step in range(sampler.batches_per_epoch):
         batch = sampler.batch(step)
-        drawn = np.diff(batch.indptr) - 1
+        drawn = np.diff(batch.relations[0].indptr) - 1
         fan = np.where(np.arange(len(drawn)) < batch.n_seeds, 4, 2)
         assert np.array_equal(drawn, np.minimum(fan, degree[batch.nodes[: len(drawn)]]))
 
@@ -179,10 +184,10 @@ def test_sampled_weights_are_unbiased(graph: Graph) -> None:
     draws = 600
     for step in range(draws):
         batch = sampler.batch(step)
-        edges = layer_edges(batch, CPU)
-        h = edges[0] @ torch.from_numpy(x[batch.nodes])
+        (first,), (second,) = layer_edges(batch, CPU)
+        h = first @ torch.from_numpy(x[batch.nodes])
         one[batch.seeds] += h.numpy()[: batch.n_seeds] / draws
-        two[batch.seeds] += (edges[1] @ h).numpy() / draws
+        two[batch.seeds] += (second @ h).numpy() / draws
     # the spread of one draw is about 1: six standard errors of the worst, a fraction of one for the mean
     assert np.abs(one - a @ x).max() < 0.25
     assert abs((one - a @ x).mean()) < 0.01

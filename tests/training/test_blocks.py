@@ -72,7 +72,7 @@ def test_tasks_embed_like_one_loop(inputs, graph, tmp_path, monkeypatch):
 
 def test_a_pickled_task_reads_the_same_files(inputs, graph, tmp_path):
     graph.unpack(tmp_path / "graph")
-    task = LayerTask(network(), 0, inputs, tmp_path / "graph", 1)
+    task = LayerTask(network(), 0, inputs, [tmp_path / "graph"], 1)
     sent = pickle.dumps(task)
     assert len(sent) < 40_000  # the weights, not the data
     there = pickle.loads(pickle.dumps(pickle.loads(sent)))  # from a worker on to another one

@@ -43,6 +43,7 @@ def trained(graph: Graph, folder: Path, activation: str) -> tuple[Method, DenseI
         sampler=make_sampler(graph, OFFSETS, Sample(batch_size=64, tile=8), hops=2, seed=0),
         inputs=inputs,
         targets=None,
+        library=None,
         group=np.repeat(np.arange(3, dtype=np.int32), np.diff(OFFSETS)),
         mask=None,
         seed=0,

@@ -45,6 +45,7 @@ def task(tmp_path: Path) -> Task:
         sampler=make_sampler(graph, OFFSETS, Sample(batch_size=48, tile=8), hops=2, seed=1),
         inputs=inputs,
         targets=None,
+        library=None,
         group=np.repeat(np.arange(3, dtype=np.int32), np.diff(OFFSETS)),
         mask=rng.random((3, G)) < 0.8,
         seed=5,

@@ -10,7 +10,7 @@ from scipy.sparse import csr_matrix
 
 from stscale.graphs.build import knn_graph
 from stscale.graphs.csr import Graph
-from stscale.training.inputs import DenseInputs, SparseInputs, pca_inputs, smoothed, smoothed_targets
+from stscale.training.inputs import DenseInputs, SparseInputs, pca_inputs, propagated, smoothed, smoothed_targets
 
 N, P = 83, 6
 
@@ -122,3 +122,18 @@ def test_sparse_rows_in_shuffled_order_equal_the_dense(tmp_path: Path) -> None:
 def test_genes_without_a_count_anywhere(tmp_path: Path) -> None:
     inputs = SparseInputs(cast("Any", Genes(empty=True)), tmp_path / "genes")
     assert np.array_equal(inputs.rows(np.array([3, 1])), np.zeros((2, 9), np.float32))
+
+
+def test_propagated_inputs_are_the_first_convolution_over_each_graph(tmp_path: Path) -> None:
+    rng = np.random.default_rng(5)
+    graphs = [knn_graph(rng.random((N, 2)), k) for k in (3, 9)]
+    inputs = DenseInputs(tmp_path / "x.f32", N, 4)
+    inputs.write(0, rng.normal(size=(N, 4)).astype(np.float32))
+    found = propagated(inputs, graphs, tmp_path / "ax.f32")
+    assert found.width == 8
+    for v, graph in enumerate(graphs):
+        a = np.eye(N)
+        a[np.repeat(np.arange(N), graph.degree()), graph.indices] = 1
+        scale = 1 / np.sqrt(a.sum(axis=1))
+        expected = scale[:, None] * (a @ (scale[:, None] * inputs.array))
+        np.testing.assert_allclose(found.array[:, 4 * v : 4 * v + 4], expected, rtol=1e-5, atol=1e-6)

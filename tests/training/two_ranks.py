@@ -34,6 +34,7 @@ def made_task(folder: Path, part: tuple[int, int], *, masked: bool) -> Task:
         sampler=make_sampler(graph, OFFSETS, Sample(batch_size=96, tile=8), hops=2, seed=1, part=part),
         inputs=inputs,
         targets=None,
+        library=None,
         group=np.repeat(np.arange(3, dtype=np.int32), np.diff(OFFSETS)),
         mask=MASK if masked else None,
         seed=5,
