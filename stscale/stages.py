@@ -188,12 +188,13 @@ class Integration(Telling):
 
     def train_and_embed(self, features: "FeatureStore", graphs: "Sequence[Graph]") -> NDArray[Any]:
         """Train from the last checkpoint on, then embed every spot; (n_fit, d) float32 mapped from disk."""
+        from stscale.models import METHODS
+
         c = self.config
         if c.domains.k is not None and c.domains.k > features.n:
             raise InputError(f"domains.k = {c.domains.k} is more than the {features.n} spots with counts; lower it")
         sections = ("method", "seed", "sample", c.method, "train")
-        # the prototypes are sized by the expected domains
-        now = self._chain(c.digest(*sections), c.domains.k)
+        now = self._chain(c.digest(*sections), METHODS[c.method].expects(c))
         latents = self.run.file("latents.npy")
         if self.run.finished("train", now) and self.run.finished("embed", now, latents):
             self.skip("train")

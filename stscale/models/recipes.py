@@ -41,11 +41,14 @@ class Recipe:
         them; otherwise the spatial graph of `[graph]` alone, and features.
     counts
         Whether it reconstructs raw counts, with these options.
+    expects
+        Number of domains that the training itself depends on; None when it does not.
     """
 
     make: Callable[[Run, Shape], Method]
     views: bool = False
     counts: Callable[[Run], bool] = lambda run: False
+    expects: Callable[[Run], int | None] = lambda run: None
 
 
 def expected_domains(run: Run, spots: int, given: int | None) -> int:
@@ -59,5 +62,7 @@ def _spotscape(run: Run, shape: Shape) -> Method:
     return Spotscape(shape.width, shape.slices, clusters, run.spotscape, run.seed)
 
 
-METHODS: dict[str, Recipe] = {"spotscape": Recipe(make=_spotscape)}
+METHODS: dict[str, Recipe] = {
+    "spotscape": Recipe(make=_spotscape, expects=lambda run: run.spotscape.clusters or run.domains.k),
+}
 """Recipes by name, as in `run.method`."""
