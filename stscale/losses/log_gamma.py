@@ -28,21 +28,21 @@ def log_gamma_increment(x: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
     value, by_log_theta
         (m,) float64.
     """
-    n, t = x + theta, theta + SHIFT
-    raised = n + SHIFT
-    ratio = torch.log1p(x / t)
-    low, high, reciprocals = theta.clone(), n.clone(), 1 / theta - 1 / n
+    ends = torch.stack([x + theta, theta])  # (2, m)
+    # Π (z + k) over k < 8 and its derivative
+    product, product_slope = ends, torch.ones_like(ends)
     for k in range(1, SHIFT):
-        a, b = theta + k, n + k
-        low *= a
-        high *= b
-        reciprocals += x / (a * b)
+        factor = ends + k
+        product_slope = torch.addcmul(product, product_slope, factor)
+        product = product * factor
+    n, t = raised = ends + SHIFT
     remainder, slope = _stirling(raised)
-    remainder_t, slope_t = _stirling(t)
-    steps = torch.log(high / low)
-    value = (raised - 0.5) * ratio - x + x * torch.log1p(SHIFT / theta) + (remainder - remainder_t) - steps
+    steps = torch.log(product[0] / product[1])
+    ratio = torch.log1p(x / t)
+    value = (n - 0.5) * ratio - x + x * torch.log1p(SHIFT / theta) + (remainder[0] - remainder[1]) - steps
     # ψ(x + θ) − ψ(θ), digamma being log z − 1/(2z) + s'(z)
-    digammas = ratio + x / (2 * raised * t) + (slope - slope_t) + reciprocals
+    slope = slope - product_slope / product
+    digammas = ratio + x / (2 * n * t) + (slope[0] - slope[1])
     return value, theta * digammas - x
 
 

@@ -123,7 +123,8 @@ def draw_pairs(
     each seed i with weight T/t, needs latents of the neighbours, which is one more hop of every batch.
     Its price is variance, and that depends on the units: spots drawn one by one see every edge with the same small
     probability, tiles see an edge across two of them only when both are drawn. With k = 50 neighbours most edges are
-    of that kind, so prefer single spots (`NeighborSampler`) where the graph is dense.
+    of that kind, so prefer single spots (`NeighborSampler`) where the graph is dense. With tiles, every slice should
+    have five or more in an average batch: the number varies by two or so, and one alone says nothing across tiles.
     """
     first, stop = (0, len(seeds)) if own is None else own
     lengths, neighbours = rows

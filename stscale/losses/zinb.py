@@ -37,7 +37,8 @@ def zinb(x: Tensor, dropout_logits: Tensor, log_mean: Tensor, log_theta: Tensor,
     Returns
     -------
     Tensor
-        Scalar, the mean over measured entries (0 without any); float64 if `log_mean` is, else float32.
+        Scalar, the mean over measured entries (0 without any); float64 if `log_mean` is, else float32. Parts of
+        several ranks combine by `ranks.mean(…, measured entries)`.
 
     Raises
     ------

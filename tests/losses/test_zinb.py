@@ -1,6 +1,7 @@
 """Zero-inflated negative binomial likelihood against vectors, its definition, its limits and far parameters."""
 
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -49,7 +50,7 @@ def test_vectors(vectors: Callable[[str], dict[str, Any]]) -> None:
 @pytest.mark.parametrize("per_gene", [False, True])
 @pytest.mark.parametrize("masked", [False, True])
 def test_the_definition_and_its_gradients(per_gene: bool, masked: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules["stscale.losses.zinb"].ENTRIES, "cpu", 40)  # several blocks
+    monkeypatch.setitem(import_module("stscale.losses.zinb").ENTRIES, "cpu", 40)  # several blocks
     x, *inputs = example(11, 9)
     if per_gene:
         inputs[2] = inputs[2][0].clone()
