@@ -1,0 +1,125 @@
+"""One integration with any method, and the best of its checkpoints by the true labels; both run in a child."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+STAGES = ("views", "train", "embed", "domains")
+"""Of which the seconds of a method consist; reading slices is the same for all."""
+
+
+def fit(
+    files: list[str], out: str, k: int, seed: int, threads: int, changes: dict[str, dict[str, Any]], every: int
+) -> dict[str, Any]:
+    """Integrate, and keep a copy of a checkpoint every so many steps.
+
+    Parameters
+    ----------
+    files, out, k, seed, threads
+        Slices, run folder, number of domains, seed, CPU threads.
+    changes
+        {section: {option: value}} over the defaults.
+    every
+        Steps between kept checkpoints; 0 keeps none.
+
+    Returns
+    -------
+    dict
+        seconds (of the method's own stages), steps, k.
+    """
+    from stscale import Run, integrate
+    from stscale.rundir import read_manifest
+
+    own = {"run": {"seed": seed, "threads": threads, "device": "cpu"}, "domains": {"k": k}}
+    config = Run().replace(own).replace(changes)
+    if every:
+        config = config.replace({"train": {"checkpoint_every": every}})
+    kept = Path(out) / "kept"
+
+    def keep(event: dict[str, Any]) -> None:
+        if every and event["event"] in ("step", "stage"):
+            kept.mkdir(parents=True, exist_ok=True)
+            for path in (Path(out) / "checkpoints").glob("step-*.pt"):
+                if not (kept / path.name).exists():
+                    shutil.copy2(path, kept)
+
+    result = integrate(files, out=out, config=config, observer=keep)
+    stages = read_manifest(result.path)["stages"]
+    seconds = sum(stages[name]["seconds"] for name in STAGES if name in stages)
+    return {"seconds": seconds, "steps": stages["train"]["steps"], "k": result.k}
+
+
+def oracle(out: str, unlabelled: list[str], threads: int) -> list[dict[str, float]]:
+    """Embed and cluster every kept checkpoint of a run, and score it against the annotation `domain`.
+
+    This looks at the true labels to tell what choosing the epoch by them would gain; no fit is changed by it.
+
+    Returns
+    -------
+    list of dict
+        step and ari of each kept checkpoint.
+    """
+    import torch
+
+    from stscale.analysis.domains import cluster
+    from stscale.analysis.metrics import ari
+    from stscale.config import load
+    from stscale.graphs import load as load_graph
+    from stscale.models import METHODS
+    from stscale.slices.features import FeatureStore
+    from stscale.stages import VIEWS
+    from stscale.threads import set_threads
+    from stscale.training import embed
+    from stscale.training.job import Job, prepared
+
+    set_threads(threads)
+    run = Path(out)
+    config = load(run / "config.toml")
+    features = FeatureStore.open(run / "features.zarr")
+    paths = tuple(run / name for name in (VIEWS if METHODS[config.method].views else ("graph.npz",)))
+    graphs = [load_graph(path) for path in paths]
+    given = annotation(run, features.row(), features.slice(), unlabelled)
+    job = Job(
+        config=config,
+        features=features.path,
+        graphs=paths,
+        scratch=run / "oracle",
+        checkpoints=run / "oracle-checkpoints",
+        digest="",
+    )
+    device = torch.device("cpu")
+    training = prepared(job, device, features, graphs)
+    found = []
+    for path in sorted((run / "kept").glob("step-*.pt")):
+        content = torch.load(path, weights_only=True)
+        training.method.load_state_dict(content["state"]["method"])
+        z = embed(training.method, training.inputs, graphs, run / "oracle" / path.stem, device=device)
+        domains = (
+            config.domains
+            if config.domains.method != "assignment"
+            else config.replace({"domains": {"method": "gmm"}}).domains
+        )
+        labels = cluster(np.array(z.array), domains, seed=config.seed).labels
+        found.append({"step": content["step"], "ari": ari(given, labels.astype(object))})
+    return found
+
+
+def annotation(
+    run: Path, row: NDArray[np.int64], group: NDArray[np.int32], unlabelled: list[str]
+) -> NDArray[np.object_]:
+    """Return the annotation `domain` of each fit spot, (n_fit,), in the order of the features."""
+    from stscale.rundir import read_manifest
+    from stscale.slices import SliceStore, is_store
+    from stscale.slices.sources import slice_name
+
+    parts = []
+    for i, entry in enumerate(read_manifest(run)["inputs"]):
+        path = Path(entry["path"])
+        store = SliceStore.open(path if is_store(path) else run / "slices" / f"{slice_name(path)}.zarr")
+        parts.append(store.obs()["domain"].astype(object).to_numpy()[row[group == i]])
+    given = np.concatenate(parts)
+    given[np.isin(given, unlabelled)] = None
+    return given
