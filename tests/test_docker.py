@@ -1,4 +1,4 @@
-"""What needs no engine to be known of the image, the compose file and the Kubernetes job: linters, schemas, one truth."""
+"""What can be known of image, compose file and Kubernetes job without an engine: linters, schemas, one truth."""
 
 import fnmatch
 import importlib.util

@@ -1,5 +1,6 @@
 """A job as its runner sees it: JSON lines, patterns without a shell, volumes, and the compose file's own commands."""
 
+import errno
 import json
 import os
 import re
@@ -87,16 +88,15 @@ def test_a_volume_of_somebody_else(slices, tmp_path):
     assert list(volume.iterdir()) == []
 
 
-def test_slices_that_may_not_be_read(tmp_path):
-    paths = write_inputs(tmp_path / "in")
-    if os.getuid() == 0:
-        os.chown(paths[1], 12345, 12345)
-    paths[1].chmod(0)
-    done = job(*paths, "-o", tmp_path / "run", *SMALL, "-q", powerless=True)
-    assert done.returncode == 2
-    assert done.stderr.count("\n") == 1
-    assert str(paths[1]) in done.stderr
-    assert "ermission" in done.stderr
+def test_a_full_disk_is_no_bug(stscale_, monkeypatch, tmp_path):
+    def full(*args, **kwargs):
+        raise OSError(errno.ENOSPC, "No space left on device", "/data/run/features.zarr")
+
+    monkeypatch.setattr("stscale.pipeline.integrate", full)
+    code, _, err = stscale_("integrate", tmp_path, "-o", tmp_path / "run", "-q")
+    assert code == 2
+    assert err.startswith("error: [Errno 28] No space left on device: '/data/run/features.zarr'; give places")
+    assert err.count("\n") == 1
 
 
 def service(name: str, places: dict[str, str]) -> tuple[list[str], list[str] | None]:
