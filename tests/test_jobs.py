@@ -126,6 +126,7 @@ def healthy(check: list[str], process: subprocess.Popen) -> None:
         time.sleep(0.2)
 
 
+@pytest.mark.slow
 def test_scheduler_worker_and_job_of_the_compose_file(slices, tmp_path):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
