@@ -26,6 +26,7 @@ FLOORS = {
         "rundir",
         "sections",
         "size",
+        "stopping",
         "telling",
         "threads",
     ),
