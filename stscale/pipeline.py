@@ -13,6 +13,7 @@ from stscale.device import pick_device
 from stscale.errors import InputError, StscaleError
 from stscale.rundir import MANIFEST, RunFolder
 from stscale.stages import Integration
+from stscale.stopping import Stopped
 from stscale.telling import Observer
 from stscale.threads import available_cores, local_ranks, set_threads
 
@@ -87,6 +88,8 @@ def integrate(
     StscaleError
         For bad input or settings, in one line. A folder that this call made is removed again unless its features
         were finished.
+    Stopped
+        When a stop was asked for (`stscale.stopping`); the same call goes on from there.
     """
     from stscale.training.launch import group
 
@@ -100,9 +103,9 @@ def integrate(
         lead = _Lead(paths, Path(out), config, observer or (lambda event: None))
         try:
             result = lead.go(fresh=fresh)
-        except BaseException:
+        except BaseException as error:
             if not lead.busy:  # in a step the others meet the error, or the end of the connection, themselves
-                ranks.agreed(None)
+                ranks.agreed(error.number if isinstance(error, Stopped) else None)
             raise
         ranks.agreed(result)
         return result
@@ -275,6 +278,8 @@ def _follow(config: Run) -> Result:
 
     set_threads(config.threads or _threads())
     result = follow(pick_device(config.device))
+    if isinstance(result, int):
+        raise Stopped(result)
     if not isinstance(result, Result):
         raise StscaleError("rank 0 stopped before the end; its own message says why")
     return result
@@ -315,8 +320,9 @@ class _Lead:
             # slices that cannot be integrated leave nothing behind, not even their stores
             run.discard_if_new(before="features")
             raise
-        except BaseException:
-            run.discard_if_new()
+        except BaseException as error:
+            if not isinstance(error, Stopped):  # the next start goes on there
+                run.discard_if_new()
             raise
         return Result(
             path=run.path,

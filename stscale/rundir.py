@@ -1,8 +1,10 @@
 """The run folder: what was done, from what, and what can be reused."""
 
 import json
+import os
 import platform
 import shutil
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +17,7 @@ from stscale.atomic import atomic_path
 from stscale.errors import InputError
 from stscale.memory import trim
 from stscale.meter import Meter
+from stscale.stopping import Stopped, check
 
 MANIFEST = "manifest.json"
 EVENTS = "events.jsonl"
@@ -37,7 +40,7 @@ class RunFolder:
     Raises
     ------
     InputError
-        When the folder holds other things than a run.
+        When the folder holds other things than a run, or this process may not write there.
     """
 
     def __init__(self, path: Path, *, fresh: bool = False) -> None:
@@ -47,6 +50,7 @@ class RunFolder:
             raise InputError(f"{path} is a file; give a folder for the run with -o")
         if self.existed and any(path.iterdir()) and not (path / MANIFEST).exists():
             raise InputError(f"{path} is not empty and not a run of stscale; give another folder with -o")
+        check_writable(path)
         if fresh and self.existed:
             shutil.rmtree(path)
         path.mkdir(parents=True, exist_ok=True)
@@ -82,14 +86,24 @@ class RunFolder:
         ------
         dict
             What the stage wants to have in the manifest besides digest, seconds and peak memory.
+
+        Raises
+        ------
+        Stopped
+            Before the stage, when a stop was asked for.
         """
+        check()
         for gone in (name, *undoes):
             self.manifest["stages"].pop(gone, None)
         self.save()
         self.event("stage", stage=name, state="start")
         found: dict[str, Any] = {}
-        with Meter() as meter:
-            yield found
+        try:
+            with Meter() as meter:
+                yield found
+        except Stopped as stop:
+            self.event("stage", stage=name, state="stopped", signal=stop.name)
+            raise
         trim()
         record = {"digest": digest, "seconds": round(meter.seconds, 3), "peak_mb": round(meter.peak_mb, 1), **found}
         self.manifest["stages"][name] = record
@@ -122,6 +136,28 @@ class RunFolder:
         finished = self.manifest["stages"]
         if not self.existed and (not finished or (before is not None and before not in finished)):
             shutil.rmtree(self.path, ignore_errors=True)
+
+
+def check_writable(path: Path) -> None:
+    """Make sure that this process may make `path`, or change what it holds; nothing is left behind.
+
+    Raises
+    ------
+    InputError
+        Naming the folder in the way, whose it is, and who this process is.
+    """
+    place = path.absolute()
+    while not place.exists():
+        place = place.parent
+    try:
+        with tempfile.TemporaryFile(dir=place):
+            pass
+    except OSError as error:
+        owner = f"belongs to user {place.stat().st_uid}, this process is user {os.getuid()}"
+        raise InputError(
+            f"cannot write to {place} ({error.strerror}; it {owner}); give a folder for the run that this user may "
+            "write to, mounted for reading and writing"
+        ) from error
 
 
 def read_manifest(path: Path) -> dict[str, Any]:

@@ -27,6 +27,7 @@ FLOORS = {
         "rundir",
         "sections",
         "size",
+        "stopping",
         "telling",
         "threads",
     ),
