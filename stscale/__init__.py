@@ -12,8 +12,8 @@ __version__ = "0.1.0"
 
 # Resolved on first use, so that `import stscale` stays light (no torch, no FAISS).
 _LAZY = {
-    "AlignResult": "stscale.pipeline",
-    "Result": "stscale.pipeline",
+    "AlignResult": "stscale.results",
+    "Result": "stscale.results",
     "Run": "stscale.config",
     "StscaleError": "stscale.errors",
     "align": "stscale.pipeline",

@@ -1,7 +1,6 @@
 """The public Python API: what the command line calls."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +10,7 @@ from stscale.cluster import check_shared, cluster
 from stscale.config import Run
 from stscale.device import pick_device
 from stscale.errors import InputError, StscaleError
+from stscale.results import AlignResult, Result
 from stscale.rundir import MANIFEST, RunFolder
 from stscale.stages import Integration
 from stscale.stopping import Stopped
@@ -18,39 +18,8 @@ from stscale.telling import Observer
 from stscale.threads import available_cores, local_ranks, set_threads
 
 if TYPE_CHECKING:
-    import anndata
-
-    from stscale.alignment import Alignment, PairList
+    from stscale.alignment import PairList
     from stscale.planning import Plan
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Result:
-    """A finished run.
-
-    Attributes
-    ----------
-    path
-        The run folder.
-    n, left_out
-        Spots in the output, and how many of them took no part in the fit (no count on the used genes).
-    slices
-        Names in the order given.
-    k
-        Number of domains.
-    """
-
-    path: Path
-    n: int
-    left_out: int
-    slices: tuple[str, ...]
-    k: int
-
-    def adata(self) -> "anndata.AnnData":
-        """Read `integrated.zarr`."""
-        import anndata
-
-        return anndata.read_zarr(self.path / "integrated.zarr")
 
 
 def integrate(
@@ -109,28 +78,6 @@ def integrate(
             raise
         ranks.agreed(result)
         return result
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AlignResult:
-    """An aligned run.
-
-    Attributes
-    ----------
-    path
-        The run folder.
-    alignment
-        Transforms, pairs and what is to be said about them.
-    """
-
-    path: Path
-    alignment: "Alignment"
-
-    def adata(self) -> "anndata.AnnData":
-        """Read `integrated.zarr`, with the aligned coordinates in `obsm["spatial_aligned"]`."""
-        import anndata
-
-        return anndata.read_zarr(self.path / "integrated.zarr")
 
 
 def align(

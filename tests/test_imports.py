@@ -36,7 +36,7 @@ FLOORS = {
     3: ("models",),
     4: ("training",),
     5: ("alignment", "analysis"),
-    6: ("output", "evaluation", "report"),
+    6: ("output", "evaluation", "report", "results"),
     7: ("aligning", "stages"),
     8: ("pipeline",),
 }
