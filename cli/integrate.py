@@ -23,7 +23,7 @@ from .options import (
 )
 
 if TYPE_CHECKING:
-    from stscale.pipeline import Result
+    from stscale.results import Result
 
     from .jsonlines import JsonLines
     from .progress import Display
