@@ -7,7 +7,7 @@ import typer
 
 from stscale.errors import StscaleError
 
-from . import align, config, ingest, inspect, integrate, metrics, plan, simulate
+from . import align, config, ingest, inspect, integrate, metrics, plan, report, simulate
 
 app = typer.Typer(
     name="stscale",
@@ -24,6 +24,7 @@ app.command()(plan.plan)
 app.command()(ingest.ingest)
 app.command()(simulate.simulate)
 app.command()(metrics.metrics)
+app.command()(report.report)
 app.command()(inspect.inspect)
 app.command()(config.config)
 

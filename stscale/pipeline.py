@@ -301,6 +301,7 @@ class _Lead:
             paths = [p.absolute() for p in self.paths] if compute.remote else self.paths
             run = RunFolder(self.out.absolute() if compute.remote else self.out, fresh=fresh)
             run.manifest["plan"] = found.record()
+            run.command("integrate")
             self._integration = Integration(run, paths, found.run, self.tell, compute)
             return self._stages(self._integration)
 
