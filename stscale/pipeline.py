@@ -231,7 +231,9 @@ def _align_run(
     if genes:
         check_genes(run, genes)
     set_threads(config.threads or _threads())
-    aligning = Aligning(RunFolder(run), slices, pairs, config, tell)
+    folder = RunFolder(run)
+    folder.command("align")
+    aligning = Aligning(folder, slices, pairs, config, tell)
     if fresh:
         aligning.forget()
     return AlignResult(path=run, alignment=aligning.go(labels=labels, genes=genes))

@@ -66,15 +66,12 @@ class Panel:
 def drawn(draw: Callable[[], "Figure"]) -> bytes:
     """Run `draw` in the style of the report, whatever the user's matplotlibrc says, and return PNG bytes."""
     import matplotlib.style
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from PIL import Image
 
     with matplotlib.style.context(STYLE, after_reset=True):
-        figure = draw()
-        figure.set_dpi(DPI)
-        canvas = FigureCanvasAgg(figure)
-        canvas.draw()
-        image = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
+        raw = io.BytesIO()
+        draw().savefig(raw, format="png", dpi=DPI, pil_kwargs={"compress_level": 0})
+    image = Image.open(raw).convert("RGB")
     buffer = io.BytesIO()
     # a figure has few colours: 256 of its own make the page three times lighter. No version in the file: the same run
     # gives the same bytes
@@ -87,7 +84,8 @@ def write_name(ax: "Axes", place: NDArray[np.floating], name: str, size: float =
     from matplotlib.patheffects import withStroke
 
     halo = [withStroke(linewidth=2.4, foreground="white")]
-    ax.text(*map(float, place), name, fontsize=size, weight="bold", ha="center", va="center", path_effects=halo)
+    x, y = (float(v) for v in place)
+    ax.text(x, y, name, fontsize=size, weight="bold", ha="center", va="center", path_effects=halo)
 
 
 def label(text: str, longest: int = 24) -> str:

@@ -32,8 +32,8 @@ class Findings:
         if self.fitted is not None:
             return []
         return [
-            "The run folder no longer holds all of features.zarr, graph.npz, latents.npy and domains.npy: the mixing of "
-            "slices and marker genes could not be computed."
+            "The run folder no longer holds all of features.zarr, graph.npz, latents.npy and domains.npy: the "
+            "mixing of slices and marker genes could not be computed."
         ]
 
 

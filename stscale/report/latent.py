@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-MAX_SPOTS = 10_000
+MAX_SPOTS = 6000
 """Spots in the map, drawn by the run's seed: its time is bounded whatever the run holds."""
 
-FEWEST = 100
+FEWEST = 500
 """Spots below which neighbourhoods mean little and two principal components are drawn instead."""
 
 NEIGHBORS, MIN_DIST, EPOCHS = 15, 0.3, 150

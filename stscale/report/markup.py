@@ -24,7 +24,8 @@ def figure(panel: Panel) -> str:
     # width and height of a PNG stand big-endian at the bytes 16 to 24; given, the page does not jump while it loads
     width, height = (int.from_bytes(panel.png[at : at + 4], "big") for at in (16, 20))
     return (
-        f'<figure>\n<div class="scroll" tabindex="0">\n<img src="data:image/png;base64,{data}" width="{width}" height="{height}" '
+        f'<figure>\n<div class="scroll" tabindex="0">\n'
+        f'<img src="data:image/png;base64,{data}" width="{width}" height="{height}" '
         f'alt="{text(panel.alt)}">\n</div>\n<figcaption>{text(panel.caption)}</figcaption>\n</figure>'
     )
 

@@ -14,7 +14,7 @@ from stscale.report.fitted import Fitted, sampled
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-MAX_SPOTS = 10_000
+MAX_SPOTS = 5000
 """Spots the neighbours are searched among, drawn by the run's seed."""
 
 MAX_SLICES = 60

@@ -11,7 +11,8 @@ def key_facts(contents: Contents) -> list[tuple[str, str, str]]:
     """Return (name, value, remark) of what a reader asks first."""
     spots, features, train = contents.spots, contents.stage("features"), contents.stage("train")
     out = int((spots.domain < 0).sum())
-    stages = contents.manifest["stages"].values()
+    # the page does not count itself: drawn anew, it is the same
+    stages = [s for name, s in contents.manifest["stages"].items() if name != "report"]
     found = [
         ("Slices", f"{len(spots.slices):,}", ""),
         ("Spots", f"{spots.n:,}", f"{count(out, 'spot')} left out" if out else "none left out"),
@@ -22,7 +23,7 @@ def key_facts(contents: Contents) -> list[tuple[str, str, str]]:
         found.append(("Genes", f"{features['genes_shared']:,}", where))
         found.append(("Genes used", f"{features['genes_used']:,}", genes_dropped(contents)))
     found.append(("Domains K", str(len(spots.domains)), origin_of_k(contents)))
-    found.append(("Time", duration(sum(s.get("seconds", 0.0) for s in stages)), "all stages together"))
+    found.append(("Time", duration(sum(s.get("seconds", 0.0) for s in stages)), "all stages but this page"))
     peak = max((s.get("peak_mb", 0.0) for s in stages), default=0.0)
     found.append(("Peak memory", size(peak * 2**20), ""))
     if train:

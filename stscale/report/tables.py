@@ -103,7 +103,8 @@ def reproduced(contents: Contents) -> str:
     parts = []
     if given:
         parts.append(paragraph("The run was started by"))
-        parts.append(code("\n".join(shlex.join(str(w) for w in words) for words in given.values())))
+        lines = (shlex.join(str(w) for w in words) for words in given.values())
+        parts.append(code("\n".join(dict.fromkeys(lines))))
     inputs = [str(i["path"]) for i in manifest.get("inputs", [])]
     again = ["stscale", "integrate", *inputs, "--config", "config.toml", "--out", Path(contents.name).name]
     seed = contents.option("run", "seed")
