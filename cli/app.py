@@ -7,7 +7,7 @@ import typer
 
 from stscale.stopping import Stopped, heeded
 
-from . import align, config, ingest, inspect, integrate, metrics, plan, simulate
+from . import align, config, ingest, inspect, integrate, metrics, plan, report, simulate
 from .verdict import CODES, verdict
 
 app = typer.Typer(
@@ -26,6 +26,7 @@ app.command()(plan.plan)
 app.command()(ingest.ingest)
 app.command()(simulate.simulate)
 app.command()(metrics.metrics)
+app.command()(report.report)
 app.command()(inspect.inspect)
 app.command()(config.config)
 

@@ -182,7 +182,9 @@ def _align_run(
     if genes:
         check_genes(run, genes)
     set_threads(config.threads or _threads())
-    aligning = Aligning(RunFolder(run), slices, pairs, config, tell)
+    folder = RunFolder(run)
+    folder.command("align")
+    aligning = Aligning(folder, slices, pairs, config, tell)
     if fresh:
         aligning.forget()
     return AlignResult(path=run, alignment=aligning.go(labels=labels, genes=genes))
@@ -254,6 +256,7 @@ class _Lead:
             paths = [p.absolute() for p in self.paths] if compute.remote else self.paths
             run = RunFolder(self.out.absolute() if compute.remote else self.out, fresh=fresh)
             run.manifest["plan"] = found.record()
+            run.command("integrate")
             self._integration = Integration(run, paths, found.run, self.tell, compute)
             return self._stages(self._integration)
 

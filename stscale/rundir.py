@@ -4,6 +4,7 @@ import json
 import os
 import platform
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -21,7 +22,10 @@ from stscale.stopping import Stopped, check
 
 MANIFEST = "manifest.json"
 EVENTS = "events.jsonl"
-PACKAGES = ("torch", "faiss-cpu", "faiss-gpu", "anndata", "zarr", "numpy", "scipy", "scikit-learn", "dask")
+PACKAGES = (
+    *("torch", "faiss-cpu", "faiss-gpu", "anndata", "zarr", "numpy", "scipy", "scikit-learn", "dask"),
+    *("scanpy", "umap-learn", "matplotlib"),
+)
 
 
 class RunFolder:
@@ -109,6 +113,15 @@ class RunFolder:
         self.manifest["stages"][name] = record
         self.save()
         self.event("stage", stage=name, state="end", **{k: v for k, v in record.items() if k != "digest"})
+
+    def command(self, verb: str) -> None:
+        """Note how this process was started, so that the run can be made again: manifest["commands"][verb]."""
+        first, *rest = sys.argv or [""]
+        # the console script, and `python -m stscale_cli` (whose first word is a file)
+        ours = Path(first).stem == "stscale" or Path(first).parent.name in ("stscale_cli", "cli")
+        words = ["stscale" if ours else Path(first).name, *rest]
+        self.manifest.setdefault("commands", {})[verb] = words
+        self.save()
 
     def reuse(self, name: str) -> None:
         """Announce that a stage is reused."""

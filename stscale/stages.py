@@ -130,6 +130,8 @@ class Integration(Telling):
                 spots=collection.n,
                 fit_spots=features.n,
                 genes_shared=len(collection.genes),
+                genes_any=len(np.unique(np.concatenate([s.genes() for s in collection.stores]))),
+                genes_everywhere=int(collection.present.all(axis=0).sum()),
                 genes_used=features.g,
                 components=features.p,
                 left_out={n: len(features.left_out(i)) for i, n in enumerate(features.slice_names)},

@@ -198,5 +198,8 @@ def _write(size: Size, run: Run, machine: Machine) -> Cost:
 
 
 def _report(size: Size, machine: Machine) -> Cost:
-    ram = machine.base + 225 * MIB + size.n * 130
-    return Cost(stage="report", ram=ram, vram=0, disk=3 * MIB, seconds=2 + 1e-6 * size.n)
+    # the compiler behind UMAP, scanpy, and samples of a few thousand spots
+    ram = machine.base + 410 * MIB + size.n * 130
+    # markers and their maps read the expression twice at most
+    seconds = 15 + 1e-6 * size.n + 1e-7 * size.stored
+    return Cost(stage="report", ram=ram, vram=0, disk=6 * MIB, seconds=seconds)
