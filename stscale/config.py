@@ -15,6 +15,7 @@ from stscale.sections import (
     Ingest,
     Mhal,
     Preprocess,
+    Report,
     Sample,
     Simulate,
     Spotscape,
@@ -32,6 +33,7 @@ __all__ = [
     "Ingest",
     "Mhal",
     "Preprocess",
+    "Report",
     "Run",
     "Sample",
     "Simulate",
@@ -68,6 +70,7 @@ class Run(Section):
     train: Train = Train()
     domains: Domains = Domains()
     align: Align = Align()
+    report: Report = Report()
 
     def check(self) -> None:
         """Refuse budgets that are no amounts of memory."""

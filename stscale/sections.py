@@ -234,6 +234,14 @@ class Align(Section):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Report(Section):
+    """report.html: what takes a few seconds to draw."""
+
+    umap: bool = option(True, "draw the latents as a UMAP; else as their first two principal components")
+    markers: bool = option(True, "look for marker genes of each domain")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Simulate(Section):
     """Tissues with known domains, batch effects and transforms."""
 

@@ -308,7 +308,7 @@ class Integration(Telling):
         """Write report.html and its figures."""
         from stscale.report import write_report
 
-        now = self._chain("report")
+        now = self._chain("report", asdict(self.config.report))
         path = self.run.file("report.html")
         if self.run.finished("report", now, path):
             self.skip("report")

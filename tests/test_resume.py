@@ -33,6 +33,8 @@ SETTINGS = {
     "train.checkpoint_every": 20,
     "train.log_every": 1,
     "domains.n_init": 2,
+    "report.umap": "false",
+    "report.markers": "false",
 }
 
 

@@ -48,5 +48,6 @@ def find(run: Path, contents: Contents) -> Findings:
     return Findings(
         fitted=fitted,
         mixing=measure_mixing(fitted, centred_per_slice=per_slice, seed=seed),
-        markers=find_markers(fitted, seed=seed),
+        # runs written before the option existed looked for them
+        markers=None if contents.option("report", "markers") is False else find_markers(fitted, seed=seed),
     )

@@ -33,9 +33,11 @@ def latent_map(contents: Contents) -> Panel | None:
         return None
     rows = np.sort(rng.choice(fit, size=MAX_SPOTS, replace=False)) if len(fit) > MAX_SPOTS else fit
     z = spots.latents(rows)
-    if len(rows) < FEWEST:
+    unwanted = contents.option("report", "umap") is False
+    if unwanted or len(rows) < FEWEST:
+        why = "report.umap is off" if unwanted else f"fewer than {FEWEST} spots: no UMAP"
         plane, axes = principal_plane(z)[0], "PC"
-        what = f"The embedding as its first two principal components (fewer than {FEWEST} spots: no UMAP)."
+        what = f"The embedding as its first two principal components ({why})."
     else:
         plane, axes = umap_plane(z, seed=seed), "UMAP"
         what = f"The embedding as a UMAP ({NEIGHBORS} neighbours): near spots stay near; distances between far groups, "

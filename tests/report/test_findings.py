@@ -40,7 +40,11 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         adata.var["symbol"] = [f"S-{g}" for g in adata.var_names]
         return adata
 
-    stscale.integrate(write_inputs(folder / "in", named), out=folder / "out", config=TINY)
+    stscale.integrate(
+        write_inputs(folder / "in", named),
+        out=folder / "out",
+        config=TINY.replace({"report": {"umap": True, "markers": True}}),
+    )
     return folder / "out"
 
 
