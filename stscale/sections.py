@@ -183,6 +183,11 @@ class Domains(Section):
     max_fit: int = option(100_000, "spots the fit sees; the rest is predicted", low=10)
     resolution: float = option(1.0, "of Leiden, when K is not given", above=0.0)
     per_slice: bool = option(False, "fit each slice alone instead of all jointly")
+    spatial: float = option(
+        0.0,
+        "weight of the spatial neighbours' domains against a spot's own likelihood, nats (gmm, joint fits)",
+        low=0.0,
+    )
     smooth_rounds: int = option(0, "rounds of majority vote over spatial neighbours", low=0)
 
     def check(self) -> None:
@@ -253,6 +258,7 @@ class Simulate(Section):
     dispersion: float = option(10.0, "theta of the negative binomial; larger is closer to Poisson", above=0.0)
     marker_fraction: float = option(0.15, "share of genes that mark a domain", low=0.0, high=1.0)
     marker_lfc: float = option(1.0, "natural-log fold change of a marker", low=0.0)
+    gradient: float = option(0.15, "sd of the natural-log slope of a gene that changes inside domains", low=0.0)
     rotation: float = option(180.0, "largest rotation of a slice, degrees", low=0.0, high=180.0)
     shift: float = option(0.2, "largest shift of a slice, in tissue extents", low=0.0)
     scale: float = option(0.0, "largest log scale of a slice", low=0.0)

@@ -262,7 +262,7 @@ class Integration(Telling):
 
     def domains(self, features: "FeatureStore", graph: "Graph", latents: NDArray[Any]) -> NDArray[np.int32]:
         """Find the domain of each fit spot, (n_fit,) int32."""
-        from stscale.analysis.domains import cluster, cluster_per_slice
+        from stscale.analysis.domains import beside_neighbors, cluster, cluster_per_slice
         from stscale.analysis.smoothing import smooth_labels
 
         c = self.config.domains
@@ -278,6 +278,8 @@ class Integration(Telling):
                 labels = _numbered(fits.labels, features.slice())
             else:
                 one = cluster(latents, c, seed=self.config.seed)
+                if c.spatial and c.method == "gmm":
+                    one = beside_neighbors(one, latents, graph.indptr, graph.indices, strength=c.spatial)
                 labels = one.labels
                 found["curve"] = None if one.curve is None else _listed(asdict(one.curve))
                 # k-means and Leiden have no such state
