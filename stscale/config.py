@@ -70,11 +70,32 @@ class Run(Section):
     align: Align = Align()
 
     def check(self) -> None:
-        """Refuse budgets that are no amounts of memory."""
+        """Refuse budgets that are no amounts of memory, and sections that contradict each other."""
         for name in ("max_ram", "max_vram"):
             value = getattr(self, name)
             if value is not None:
                 bytes_of(value, name)
+        if self.method == "mhal" and self.preprocess.lognormalized and "zinb" not in self.mhal.without:
+            raise InputError(
+                "mhal reconstructs raw counts and log-normalised input has none; give counts, or leave that part out: "
+                "mhal.without = ['zinb']"
+            )
+        if self.domains.method == "assignment":
+            self._check_assignment()
+
+    def _check_assignment(self) -> None:
+        if self.method != "mhal":
+            raise InputError(f"domains.method = 'assignment' is for mhal; {self.method} has no prototypes to assign to")
+        if "pcl" in self.mhal.without or self.mhal.phi == 1:
+            raise InputError("domains.method = 'assignment' needs trained prototypes; they are left out of [mhal]")
+        if self.domains.per_slice:
+            raise InputError("domains.method = 'assignment' is joint over the slices; set domains.per_slice = false")
+        given = {self.domains.k, self.mhal.prototypes} - {None}
+        if len(given) > 1:
+            raise InputError(
+                f"domains.k = {self.domains.k} and mhal.prototypes = {self.mhal.prototypes}: an assignment has one "
+                "domain for each prototype; give one of them"
+            )
 
     @property
     def network(self) -> Spotscape | Mhal | Stmfg:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from stscale.config import Run
 from stscale.models.method import Method
+from stscale.models.mhal import Mhal
 from stscale.models.spotscape import Spotscape
 
 
@@ -59,5 +60,13 @@ def _spotscape(run: Run, shape: Shape) -> Method:
     return Spotscape(shape.width, shape.slices, clusters, run.spotscape, run.seed)
 
 
-METHODS: dict[str, Recipe] = {"spotscape": Recipe(make=_spotscape)}
+def _mhal(run: Run, shape: Shape) -> Method:
+    prototypes = expected_domains(run, shape.spots, run.mhal.prototypes)
+    return Mhal(shape.width, shape.genes, shape.slices, prototypes, run.mhal)
+
+
+METHODS: dict[str, Recipe] = {
+    "spotscape": Recipe(make=_spotscape),
+    "mhal": Recipe(make=_mhal, views=True, counts=lambda run: "zinb" not in run.mhal.without),
+}
 """Recipes by name, as in `run.method`."""

@@ -1,0 +1,75 @@
+"""Attention over the two views of each spot, and the fusion of what comes of it."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import leaky_relu, normalize
+
+
+class TokenAttention(nn.Module):
+    """Multi-head self-attention over each node's own two tokens, its latents in the two views.
+
+    A_h = softmax(Q_h K_hᵀ / √d_h), 2 × 2 per node and head; tokens + [A_1 V_1 ‖ A_2 V_2 ‖ …] W. Nothing is shared
+    between nodes: O(n d²).
+
+    Parameters
+    ----------
+    d
+        Width of a token.
+    heads
+        Heads; they divide d.
+    """
+
+    def __init__(self, d: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.inner = nn.Linear(d, 3 * d)
+        self.outer = nn.Linear(d, d)
+
+    def forward(self, z1: Tensor, z2: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Let the views of each node attend to each other.
+
+        Parameters
+        ----------
+        z1, z2
+            (m, d) latents of the two views.
+
+        Returns
+        -------
+        tuple of Tensor
+            Enhanced Z1ᵃ and Z2ᵃ (m, d), and the attention (m, 2, 2), mean over heads: row a what view a pays to
+            each view.
+        """
+        tokens = torch.stack([z1, z2], dim=1)  # (m, 2, d)
+        m, _, d = tokens.shape
+        query, key, value = self.inner(tokens).view(m, 2, 3, self.heads, -1).unbind(dim=2)  # (m, 2, h, d/h)
+        scores = torch.einsum("mahc,mbhc->mhab", query, key) / math.sqrt(d / self.heads)
+        attention = torch.softmax(scores, dim=-1)  # (m, h, 2, 2)
+        mixed = torch.einsum("mhab,mbhc->mahc", attention, value).reshape(m, 2, d)
+        enhanced = tokens + self.outer(mixed)
+        return enhanced[:, 0], enhanced[:, 1], attention.mean(dim=1)
+
+
+class WeightedFusion(nn.Module):
+    """Z = MLP([m_1 Z_1 ‖ m_2 Z_2 ‖ …]), m = ℓ2(softmax(LeakyReLU([Z_1 ‖ Z_2 ‖ …] W))): one weight per node and part.
+
+    Parameters
+    ----------
+    d
+        Width of a part, and of the result.
+    parts
+        How many.
+    """
+
+    def __init__(self, d: int, parts: int) -> None:
+        super().__init__()
+        self.d = d
+        self.score = nn.Linear(parts * d, parts)
+        self.mlp = nn.Sequential(nn.Linear(parts * d, 2 * d), nn.ReLU(), nn.Linear(2 * d, d))
+
+    def forward(self, h: Tensor) -> Tensor:
+        """Fuse the parts (m, parts · d), side by side, to (m, d)."""
+        weight = normalize(torch.softmax(leaky_relu(self.score(h)), dim=1), dim=1)  # (m, parts)
+        fused: Tensor = self.mlp(h * weight.repeat_interleave(self.d, dim=1))
+        return fused
