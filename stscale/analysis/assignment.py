@@ -1,0 +1,159 @@
+"""Domains of MHAL: spots assigned to learned prototypes by features and structure together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import NDArray
+
+from stscale.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from stscale.graphs.csr import Graph
+
+ROWS = 65_536
+"""Latents read at a time."""
+
+EPSILON = 0.01
+"""Entropy, in units of a cosine, of the plan by cosines alone that the structured one starts from."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Prototypes:
+    """What a trained MHAL says of its prototypes.
+
+    Attributes
+    ----------
+    vectors
+        (p, d) prototypes S.
+    graph
+        (p, p) their graph B, rows sum to 1.
+    mass
+        (p,) their masses ν, sum 1.
+    eta
+        η: share of the feature graph in A_f = ηA₂ + (1 − η)A₁; ½ for a network without attention.
+    """
+
+    vectors: Tensor
+    graph: Tensor
+    mass: Tensor
+    eta: float
+
+    @classmethod
+    def of(cls, state: dict[str, Tensor]) -> Prototypes:
+        """Take them from a network's state."""
+        names = {"vectors": "prototypes", "graph": "graph", "mass": "mass"}
+        if missing := [name for name in names.values() if name not in state]:
+            raise InputError(f"the network has no {missing[0]}; it was trained without prototypes")
+        eta = float(state["eta.running_mean"]) if "eta.running_mean" in state else 0.5
+        return cls(**{k: state[name].float().cpu() for k, name in names.items()}, eta=eta)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Assignment:
+    """Spots assigned to prototypes.
+
+    Attributes
+    ----------
+    labels
+        (n,) int32, 0 … K−1: the prototype of each spot's largest share, the largest domain first. K is below p where
+        a prototype is nobody's first.
+    plan
+        (n, p) float32 Q, columns in the order of the prototypes; rows sum to 1/n.
+    converged
+        Whether the solver reached its tolerance; the plan is feasible all the same.
+    change
+        L1 change of the plan in the last step over its mass.
+    iterations
+        Steps made.
+    """
+
+    labels: NDArray[np.int32]
+    plan: NDArray[np.float32]
+    converged: bool
+    change: float
+    iterations: int
+
+
+def assign(z: NDArray[np.floating], prototypes: Prototypes, graphs: Sequence[Graph], *, alpha: float) -> Assignment:
+    """Assign spots to prototypes by sparse fused Gromov-Wasserstein.
+
+    min_Q α Σ (A_ik − B_jl)² Q_ij Q_kl − (1 − α)⟨R, Q⟩ over plans with row sums 1/n and column sums ν, R the cosines of
+    latents and prototypes, A = n · A_f. The factor n makes A a density with respect to the spots' masses 1/n: without
+    it the structure's part would vanish as 1/n. α = 0 needs no graph: entropic transport by R alone.
+
+    Parameters
+    ----------
+    z
+        (n, d) latents Z3.
+    prototypes
+        p of them.
+    graphs
+        Spatial and feature graph of the n spots.
+    alpha
+        Weight of the structure.
+
+    Notes
+    -----
+    O(E + n p) memory and O(E p + n p²) time a step; nothing n × n.
+    """
+    import torch
+
+    from stscale.transport import fused_gw, sinkhorn
+
+    cost = -cosines(z, prototypes.vectors)
+    mu = torch.full((len(cost),), 1 / len(cost))
+    nu = (prototypes.mass / prototypes.mass.sum()).clamp(min=1e-6)
+    nu = nu / nu.sum()
+    first = sinkhorn(cost, mu, nu, epsilon=EPSILON, tolerance=1e-4, max_iterations=2000)
+    if alpha == 0:
+        plan, converged = first.plan, bool(first.converged)
+        change, iterations = float(first.error), first.iterations
+    else:
+        a = fused_adjacency(graphs, prototypes.eta) * np.float32(len(cost))
+        found = fused_gw(a, prototypes.graph, cost, mu, nu, alpha=alpha, start=first.plan)
+        plan, converged, change, iterations = found.plan, found.converged, found.change, found.iterations
+    labels = plan.argmax(dim=1).numpy()
+    sizes = np.bincount(labels, minlength=plan.shape[1])
+    rank = np.empty(len(sizes), np.int32)
+    rank[np.argsort(-sizes, kind="stable")] = np.arange(len(sizes))
+    return Assignment(labels=rank[labels], plan=plan.numpy(), converged=converged, change=change, iterations=iterations)
+
+
+def cosines(z: NDArray[np.floating], vectors: Tensor) -> Tensor:
+    """Return the cosines of latents (n, d) and prototypes (p, d), (n, p) float32, chunk by chunk."""
+    import torch
+    from torch.nn.functional import normalize
+
+    from stscale.memory import let_go
+
+    s = normalize(vectors.float(), dim=1)
+    out = torch.empty(len(z), len(s))
+    for lo in range(0, len(z), ROWS):
+        rows = torch.from_numpy(np.array(z[lo : lo + ROWS], dtype=np.float32))
+        out[lo : lo + ROWS] = normalize(rows, dim=1) @ s.T
+        let_go(z)
+    return out
+
+
+def fused_adjacency(graphs: Sequence[Graph], eta: float) -> sp.csr_array:
+    """Return A_f = ηA₂ + (1 − η)A₁, (n, n) sparse float32; A with self-loops and GCN weights."""
+    spatial, feature = (_normalised(graph) for graph in graphs)
+    return (spatial * np.float32(1 - eta) + feature * np.float32(eta)).tocsr()
+
+
+def _normalised(graph: Graph) -> sp.csr_array:
+    """Return D^-½ (A + I) D^-½ of a graph."""
+    n = graph.n
+    ones: Any = np.ones(graph.n_edges, np.float32)
+    # int32 wherever it reaches: indices are most of the memory
+    indptr = graph.indptr.astype(np.int32) if graph.n_edges < 2**31 - n else graph.indptr
+    a = sp.csr_array((ones, graph.indices, indptr), shape=(n, n)) + sp.eye_array(n, dtype=np.float32, format="csr")
+    scale = sp.diags_array((1.0 / np.sqrt(graph.degree() + 1.0)).astype(np.float32))
+    return (scale @ a @ scale).tocsr()
