@@ -52,7 +52,7 @@ class Integration(Telling):
         graph = self.graph(features)
         graphs = self.views(features) or [graph]
         latents = self.train_and_embed(features, graphs)
-        labels = self.domains(features, graph, latents)
+        labels = self.domains(features, graph, graphs, latents)
         self.write(collection, features, latents, labels)
         shutil.rmtree(self.run.file("scratch"), ignore_errors=True)
         self.report()
@@ -257,8 +257,10 @@ class Integration(Telling):
         with atomic_path(self.run.file("model.pt")) as part:
             torch.save({"version": __version__, "digest": now, "state": method.state_dict()}, part)
 
-    def domains(self, features: "FeatureStore", graph: "Graph", latents: NDArray[Any]) -> NDArray[np.int32]:
-        """Find the domain of each fit spot, (n_fit,) int32."""
+    def domains(
+        self, features: "FeatureStore", graph: "Graph", graphs: "Sequence[Graph]", latents: NDArray[Any]
+    ) -> NDArray[np.int32]:
+        """Find the domain of each fit spot, (n_fit,) int32; `graph` smooths labels, `graphs` are what training read."""
         from stscale.analysis.domains import cluster, cluster_per_slice
         from stscale.analysis.smoothing import smooth_labels
 
@@ -270,7 +272,9 @@ class Integration(Telling):
             return np.load(path)
         self.observer({"event": "stage", "stage": "domains", "state": "start"})
         with self.run.stage("domains", now) as found:
-            if c.per_slice:
+            if c.method == "assignment":
+                labels = self._assigned(graphs, latents, found)
+            elif c.per_slice:
                 fits = cluster_per_slice(latents, features.slice(), c, seed=self.config.seed)
                 labels = _numbered(fits.labels, features.slice())
             else:
@@ -286,6 +290,19 @@ class Integration(Telling):
             found["k"] = int(labels.max()) + 1
             self._save_latents(labels, path)
         return labels
+
+    def _assigned(self, graphs: "Sequence[Graph]", latents: NDArray[Any], found: dict[str, Any]) -> NDArray[np.int32]:
+        import torch
+
+        from stscale.analysis.assignment import Prototypes, assign
+
+        state = torch.load(self.run.file("model.pt"), map_location="cpu", weights_only=True)["state"]
+        c = self.config.mhal
+        one = assign(latents, Prototypes.of(state), graphs, alpha=0.0 if "gw" in c.without else c.alpha)
+        found.update(converged=one.converged, iterations=one.iterations, change=one.change)
+        if not one.converged:
+            self.tell("note", text=f"the assignment still changed by {one.change:.1g} after {one.iterations} steps")
+        return one.labels
 
     def write(self, collection: "Collection", features: "FeatureStore", latents: NDArray[Any], labels: Any) -> None:
         """Write integrated.zarr."""

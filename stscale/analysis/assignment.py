@@ -107,9 +107,10 @@ def assign(z: NDArray[np.floating], prototypes: Prototypes, graphs: Sequence[Gra
 
     from stscale.transport import fused_gw, sinkhorn
 
-    cost = -cosines(z, prototypes.vectors)
-    mu = torch.full((len(cost),), 1 / len(cost))
-    nu = (prototypes.mass / prototypes.mass.sum()).clamp(min=1e-6)
+    # float64: the constant part of the structure, about n, hides in float32 by how much a step lowers the objective
+    cost = -cosines(z, prototypes.vectors).double()
+    mu = torch.full((len(cost),), 1 / len(cost), dtype=torch.float64)
+    nu = prototypes.mass.double().clamp(min=1e-6)
     nu = nu / nu.sum()
     first = sinkhorn(cost, mu, nu, epsilon=EPSILON, tolerance=1e-4, max_iterations=2000)
     if alpha == 0:
@@ -123,7 +124,7 @@ def assign(z: NDArray[np.floating], prototypes: Prototypes, graphs: Sequence[Gra
     sizes = np.bincount(labels, minlength=plan.shape[1])
     rank = np.empty(len(sizes), np.int32)
     rank[np.argsort(-sizes, kind="stable")] = np.arange(len(sizes))
-    return Assignment(labels=rank[labels], plan=plan.numpy(), converged=converged, change=change, iterations=iterations)
+    return Assignment(labels=rank[labels], plan=plan.float().numpy(), converged=converged, change=change, iterations=iterations)
 
 
 def cosines(z: NDArray[np.floating], vectors: Tensor) -> Tensor:
