@@ -301,7 +301,8 @@ class Integration(Telling):
         one = assign(latents, Prototypes.of(state), graphs, alpha=0.0 if "gw" in c.without else c.alpha)
         found.update(converged=one.converged, iterations=one.iterations, change=one.change)
         if not one.converged:
-            self.tell("note", text=f"the assignment still changed by {one.change:.1g} after {one.iterations} steps")
+            text = f"the assignment had not converged after {one.iterations} steps; the last moved {one.change:.1g} of it"
+            self.tell("note", text=text)
         return one.labels
 
     def write(self, collection: "Collection", features: "FeatureStore", latents: NDArray[Any], labels: Any) -> None:

@@ -21,7 +21,15 @@ ROWS = 65_536
 """Latents read at a time."""
 
 EPSILON = 0.01
-"""Entropy, in units of a cosine, of the plan by cosines alone that the structured one starts from."""
+"""Entropy, in units of a cosine, of the plan by cosines alone."""
+
+START_EPSILON = 0.5
+"""The same of the plan that the structured one starts from: a crisp start keeps spots that their neighbours disown."""
+
+TOLERANCE = 1e-3
+"""Share of the mass that may still move in a step of the solver: fewer than one spot in 500 then changes place."""
+
+STEPS = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -112,19 +120,24 @@ def assign(z: NDArray[np.floating], prototypes: Prototypes, graphs: Sequence[Gra
     mu = torch.full((len(cost),), 1 / len(cost), dtype=torch.float64)
     nu = prototypes.mass.double().clamp(min=1e-6)
     nu = nu / nu.sum()
-    first = sinkhorn(cost, mu, nu, epsilon=EPSILON, tolerance=1e-4, max_iterations=2000)
+    entropy = START_EPSILON if alpha else EPSILON
+    first = sinkhorn(cost, mu, nu, epsilon=entropy, tolerance=1e-4, max_iterations=2000)
     if alpha == 0:
         plan, converged = first.plan, bool(first.converged)
         change, iterations = float(first.error), first.iterations
     else:
         a = fused_adjacency(graphs, prototypes.eta) * np.float32(len(cost))
-        found = fused_gw(a, prototypes.graph, cost, mu, nu, alpha=alpha, start=first.plan)
+        found = fused_gw(
+            a, prototypes.graph, cost, mu, nu, alpha=alpha, tolerance=TOLERANCE, max_iterations=STEPS, start=first.plan
+        )
         plan, converged, change, iterations = found.plan, found.converged, found.change, found.iterations
     labels = plan.argmax(dim=1).numpy()
     sizes = np.bincount(labels, minlength=plan.shape[1])
     rank = np.empty(len(sizes), np.int32)
     rank[np.argsort(-sizes, kind="stable")] = np.arange(len(sizes))
-    return Assignment(labels=rank[labels], plan=plan.float().numpy(), converged=converged, change=change, iterations=iterations)
+    return Assignment(
+        labels=rank[labels], plan=plan.float().numpy(), converged=converged, change=change, iterations=iterations
+    )
 
 
 def cosines(z: NDArray[np.floating], vectors: Tensor) -> Tensor:
