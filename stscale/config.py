@@ -70,15 +70,24 @@ class Run(Section):
     align: Align = Align()
 
     def check(self) -> None:
-        """Refuse budgets that are no amounts of memory, and sections that contradict each other."""
+        """Refuse budgets that are no amounts of memory."""
         for name in ("max_ram", "max_vram"):
             value = getattr(self, name)
             if value is not None:
                 bytes_of(value, name)
-        if self.method == "mhal" and self.preprocess.lognormalized and "zinb" not in self.mhal.without:
+
+    def check_sections(self) -> None:
+        """Refuse sections that contradict each other; before a run, for options come one after the other.
+
+        Raises
+        ------
+        InputError
+            Naming both options.
+        """
+        if self.preprocess.lognormalized and "zinb" not in getattr(self.network, "without", ("zinb",)):
             raise InputError(
-                "mhal reconstructs raw counts and log-normalised input has none; give counts, or leave that part out: "
-                "mhal.without = ['zinb']"
+                f"{self.method} reconstructs raw counts and log-normalised input has none; give counts, or leave that "
+                f"part out: {self.method}.without = ['zinb']"
             )
         if self.domains.method == "assignment":
             self._check_assignment()

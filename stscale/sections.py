@@ -138,6 +138,7 @@ class Mhal(Section):
     hidden: int = option(128, "width of the shared convolution", low=1)
     latent: int = option(64, "width d of the embedding", low=2)
     heads: int = option(4, "attention heads of the fusion; they divide the latent width", low=1)
+    skip: bool = option(True, "add the views' weighted sum to the fused latents; the paper has the MLP alone")
     norm_momentum: float = option(0.1, "BatchNorm momentum; statistics are measured anew before inference", above=0.0)
     prototypes: int | None = option(None, "prototypes p; default: domains.k, else 10", low=2)
     epsilon: float = option(0.05, "entropy of the balanced targets, in units of a cosine", above=0.0)
@@ -147,12 +148,12 @@ class Mhal(Section):
     beta_mass: float = option(0.99, "what a step keeps of the prototypes' masses", low=0.0, high=1.0)
     alpha: float = option(0.7, "weight of the structure in the assignment, against the cosines", low=0.0, high=1.0)
     decoder: int = option(128, "hidden width of the decoder of counts", low=1)
-    genes: int = option(1024, "genes whose counts a step reconstructs, others every step; 0 takes all", low=0)
+    genes: int = option(256, "genes whose counts a step reconstructs, others every step; 0 takes all", low=0)
     phi: float = option(
         0.5, "share of alignment and counts in the loss; the prototypes have the rest", low=0.0, high=1.0
     )
     w_psa: float = option(1.0, "weight of the alignment of the views, within its share", low=0.0)
-    w_zinb: float = option(1.0, "weight of the counts, within their share", low=0.0)
+    w_zinb: float = option(30.0, "weight of the counts, within their share; a mean over genes is small", low=0.0)
     w_fused: float = option(1.0, "weight of the fused latents' prediction among the prototypes' terms", low=0.0)
     w_scale: float = option(0.0, "weight of similarity-scale matching (several slices only)", low=0.0)
     scale_k: int = option(5, "similarities averaged in scale matching", low=1)

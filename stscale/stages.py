@@ -261,6 +261,7 @@ class Integration(Telling):
         self, features: "FeatureStore", graph: "Graph", graphs: "Sequence[Graph]", latents: NDArray[Any]
     ) -> NDArray[np.int32]:
         """Find the domain of each fit spot, (n_fit,) int32; `graph` smooths labels, `graphs` are what training read."""
+        from stscale.analysis.assignment import assigned
         from stscale.analysis.domains import cluster, cluster_per_slice
         from stscale.analysis.smoothing import smooth_labels
 
@@ -273,7 +274,8 @@ class Integration(Telling):
         self.observer({"event": "stage", "stage": "domains", "state": "start"})
         with self.run.stage("domains", now) as found:
             if c.method == "assignment":
-                labels = self._assigned(graphs, latents, found)
+                labels, more = assigned(self.run.file("model.pt"), latents, graphs, self.config.mhal, self.tell)
+                found.update(more)
             elif c.per_slice:
                 fits = cluster_per_slice(latents, features.slice(), c, seed=self.config.seed)
                 labels = _numbered(fits.labels, features.slice())
@@ -290,20 +292,6 @@ class Integration(Telling):
             found["k"] = int(labels.max()) + 1
             self._save_latents(labels, path)
         return labels
-
-    def _assigned(self, graphs: "Sequence[Graph]", latents: NDArray[Any], found: dict[str, Any]) -> NDArray[np.int32]:
-        import torch
-
-        from stscale.analysis.assignment import Prototypes, assign
-
-        state = torch.load(self.run.file("model.pt"), map_location="cpu", weights_only=True)["state"]
-        c = self.config.mhal
-        one = assign(latents, Prototypes.of(state), graphs, alpha=0.0 if "gw" in c.without else c.alpha)
-        found.update(converged=one.converged, iterations=one.iterations, change=one.change)
-        if not one.converged:
-            text = f"the assignment had not converged after {one.iterations} steps; the last moved {one.change:.1g} of it"
-            self.tell("note", text=text)
-        return one.labels
 
     def write(self, collection: "Collection", features: "FeatureStore", latents: NDArray[Any], labels: Any) -> None:
         """Write integrated.zarr."""

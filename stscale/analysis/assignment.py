@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,13 +16,14 @@ from stscale.errors import InputError
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from stscale.config import Mhal
     from stscale.graphs.csr import Graph
 
 ROWS = 65_536
 """Latents read at a time."""
 
 EPSILON = 0.01
-"""Entropy, in units of a cosine, of the plan by cosines alone."""
+"""Entropy of the plan, in units of a cosine: next to nothing, but without any the solver's last steps crawl."""
 
 START_EPSILON = 0.5
 """The same of the plan that the structured one starts from: a crisp start keeps spots that their neighbours disown."""
@@ -89,12 +91,46 @@ class Assignment:
     iterations: int
 
 
+def assigned(
+    model: Path, z: NDArray[np.floating], graphs: Sequence[Graph], config: Mhal, tell: Callable[..., None]
+) -> tuple[NDArray[np.int32], dict[str, Any]]:
+    """Assign the spots of a run to the prototypes of its trained network.
+
+    Parameters
+    ----------
+    model
+        `model.pt` of the run.
+    z, graphs
+        (n, d) latents; spatial and feature graph.
+    config
+        Weight of the structure; none without "gw".
+    tell
+        Hears when the solver ran out of steps.
+
+    Returns
+    -------
+    labels
+        (n,) int32.
+    record
+        How the solver ended, for the manifest.
+    """
+    import torch
+
+    state = torch.load(model, map_location="cpu", weights_only=True)["state"]
+    one = assign(z, Prototypes.of(state), graphs, alpha=0.0 if "gw" in config.without else config.alpha)
+    if not one.converged:
+        text = f"the assignment had not converged after {one.iterations} steps; the last moved {one.change:.1g} of it"
+        tell("note", text=text)
+    return one.labels, {"converged": one.converged, "iterations": one.iterations, "change": one.change}
+
+
 def assign(z: NDArray[np.floating], prototypes: Prototypes, graphs: Sequence[Graph], *, alpha: float) -> Assignment:
     """Assign spots to prototypes by sparse fused Gromov-Wasserstein.
 
-    min_Q α Σ (A_ik − B_jl)² Q_ij Q_kl − (1 − α)⟨R, Q⟩ over plans with row sums 1/n and column sums ν, R the cosines of
-    latents and prototypes, A = n · A_f. The factor n makes A a density with respect to the spots' masses 1/n: without
-    it the structure's part would vanish as 1/n. α = 0 needs no graph: entropic transport by R alone.
+    min_Q α Σ (A_ik − B_jl)² Q_ij Q_kl − (1 − α)⟨R, Q⟩ + ε KL(Q | μνᵀ) over plans with row sums 1/n and column sums ν,
+    R the cosines of latents and prototypes, A = n · A_f. The factor n makes A a density with respect to the spots'
+    masses 1/n: without it the structure's part would vanish as 1/n. α = 0 needs no graph: entropic transport by R
+    alone.
 
     Parameters
     ----------
@@ -128,7 +164,16 @@ def assign(z: NDArray[np.floating], prototypes: Prototypes, graphs: Sequence[Gra
     else:
         a = fused_adjacency(graphs, prototypes.eta) * np.float32(len(cost))
         found = fused_gw(
-            a, prototypes.graph, cost, mu, nu, alpha=alpha, tolerance=TOLERANCE, max_iterations=STEPS, start=first.plan
+            a,
+            prototypes.graph,
+            cost,
+            mu,
+            nu,
+            alpha=alpha,
+            epsilon=EPSILON,
+            tolerance=TOLERANCE,
+            max_iterations=STEPS,
+            start=first.plan,
         )
         plan, converged, change, iterations = found.plan, found.converged, found.change, found.iterations
     labels = plan.argmax(dim=1).numpy()

@@ -48,7 +48,7 @@ class Mhal(Method):
     MHAL, CVPR 2026. Assumptions of ours, each an option: targets from raw counts with the library as offset, on a
     part of the genes in each step; latents of both views batch-normalised, which also centres them before
     every cosine; the fused latents predict the mean of the views' targets (`w_fused`): without, nothing would tie Z3
-    to the prototypes that it is assigned to; similarity-scale matching for several slices.
+    to the prototypes that it is assigned to; Z3 keeps the weighted sum of its parts (`skip`); similarity-scale matching for several slices.
     """
 
     graph: Tensor
@@ -77,7 +77,7 @@ class Mhal(Method):
             self.attention = TokenAttention(d, c.heads)
             self.eta = MeasuredMean(0.5, c.norm_momentum)
             self.fused = nn.Linear(d, d)
-        self.fusion = WeightedFusion(d, 3 if self.saf else 2)
+        self.fusion = WeightedFusion(d, 3 if self.saf else 2, skip=c.skip)
         if self.weights["zinb"]:
             self.decoder = ZinbDecoder(d, c.decoder, n_genes, momentum=c.norm_momentum)
         if self.weights["pcl"]:

@@ -53,7 +53,9 @@ class TokenAttention(nn.Module):
 
 
 class WeightedFusion(nn.Module):
-    """Z = MLP([m_1 Z_1 ‖ m_2 Z_2 ‖ …]), m = ℓ2(softmax(LeakyReLU([Z_1 ‖ Z_2 ‖ …] W))): one weight per node and part.
+    """Z = MLP([m_1 Z_1 ‖ m_2 Z_2 ‖ …]) + Σ m_t Z_t, m = ℓ2(softmax(LeakyReLU([Z_1 ‖ Z_2 ‖ …] W))), m per node and part.
+
+    The sum is ours: through the MLP alone a short training keeps the few directions that its terms ask for first.
 
     Parameters
     ----------
@@ -61,16 +63,19 @@ class WeightedFusion(nn.Module):
         Width of a part, and of the result.
     parts
         How many.
+    skip
+        Whether the weighted sum is added.
     """
 
-    def __init__(self, d: int, parts: int) -> None:
+    def __init__(self, d: int, parts: int, *, skip: bool) -> None:
         super().__init__()
-        self.d = d
+        self.d, self.skip = d, skip
         self.score = nn.Linear(parts * d, parts)
         self.mlp = nn.Sequential(nn.Linear(parts * d, 2 * d), nn.ReLU(), nn.Linear(2 * d, d))
 
     def forward(self, h: Tensor) -> Tensor:
         """Fuse the parts (m, parts · d), side by side, to (m, d)."""
         weight = normalize(torch.softmax(leaky_relu(self.score(h)), dim=1), dim=1)  # (m, parts)
-        fused: Tensor = self.mlp(h * weight.repeat_interleave(self.d, dim=1))
-        return fused
+        weighted = h * weight.repeat_interleave(self.d, dim=1)
+        fused: Tensor = self.mlp(weighted)
+        return fused + weighted.view(len(h), -1, self.d).sum(dim=1) if self.skip else fused
