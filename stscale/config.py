@@ -99,11 +99,10 @@ class Run(Section):
             raise InputError("domains.method = 'assignment' needs trained prototypes; they are left out of [mhal]")
         if self.domains.per_slice:
             raise InputError("domains.method = 'assignment' is joint over the slices; set domains.per_slice = false")
-        given = {self.domains.k, self.mhal.prototypes} - {None}
-        if len(given) > 1:
+        if self.domains.k is None or self.domains.k > self.mhal.prototypes:
             raise InputError(
-                f"domains.k = {self.domains.k} and mhal.prototypes = {self.mhal.prototypes}: an assignment has one "
-                "domain for each prototype; give one of them"
+                f"domains.k = {self.domains.k} and mhal.prototypes = {self.mhal.prototypes}: an assignment merges the "
+                "prototypes to domains.k domains; give that many domains (-k), and as many prototypes or more"
             )
 
     @property

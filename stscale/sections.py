@@ -140,7 +140,7 @@ class Mhal(Section):
     heads: int = option(4, "attention heads of the fusion; they divide the latent width", low=1)
     skip: bool = option(True, "add the views' weighted sum to the fused latents; the paper has the MLP alone")
     norm_momentum: float = option(0.1, "BatchNorm momentum; statistics are measured anew before inference", above=0.0)
-    prototypes: int | None = option(None, "prototypes p; default: domains.k, else 10", low=2)
+    prototypes: int = option(30, "prototypes p, fewer on tiny data; an assignment merges them to domains.k", low=2)
     epsilon: float = option(0.05, "entropy of the balanced targets, in units of a cosine", above=0.0)
     sinkhorn: int = option(50, "Sinkhorn rounds of the targets, at most", low=1)
     tau: float = option(0.1, "temperature of the predictions", above=0.0)

@@ -274,7 +274,8 @@ class Integration(Telling):
         self.observer({"event": "stage", "stage": "domains", "state": "start"})
         with self.run.stage("domains", now) as found:
             if c.method == "assignment":
-                labels, more = assigned(self.run.file("model.pt"), latents, graphs, self.config.mhal, self.tell)
+                model, k = self.run.file("model.pt"), c.k or self.config.mhal.prototypes
+                labels, more = assigned(model, latents, graphs, self.config.mhal, self.tell, k=k)
                 found.update(more)
             elif c.per_slice:
                 fits = cluster_per_slice(latents, features.slice(), c, seed=self.config.seed)

@@ -72,8 +72,8 @@ class Assignment:
     Attributes
     ----------
     labels
-        (n,) int32, 0 … K−1: the prototype of each spot's largest share, the largest domain first. K is below p where
-        a prototype is nobody's first.
+        (n,) int32, 0 … K−1: the domain of each spot's largest share, the largest domain first. There are fewer where
+        a domain is nobody's first.
     plan
         (n, p) float32 Q, columns in the order of the prototypes; rows sum to 1/n.
     converged
@@ -92,7 +92,13 @@ class Assignment:
 
 
 def assigned(
-    model: Path, z: NDArray[np.floating], graphs: Sequence[Graph], config: Mhal, tell: Callable[..., None]
+    model: Path,
+    z: NDArray[np.floating],
+    graphs: Sequence[Graph],
+    config: Mhal,
+    tell: Callable[..., None],
+    *,
+    k: int,
 ) -> tuple[NDArray[np.int32], dict[str, Any]]:
     """Assign the spots of a run to the prototypes of its trained network.
 
@@ -106,6 +112,8 @@ def assigned(
         Weight of the structure; none without "gw".
     tell
         Hears when the solver ran out of steps.
+    k
+        Domains.
 
     Returns
     -------
@@ -117,14 +125,16 @@ def assigned(
     import torch
 
     state = torch.load(model, map_location="cpu", weights_only=True)["state"]
-    one = assign(z, Prototypes.of(state), graphs, alpha=0.0 if "gw" in config.without else config.alpha)
+    one = assign(z, Prototypes.of(state), graphs, alpha=0.0 if "gw" in config.without else config.alpha, k=k)
     if not one.converged:
         text = f"the assignment had not converged after {one.iterations} steps; the last moved {one.change:.1g} of it"
         tell("note", text=text)
     return one.labels, {"converged": one.converged, "iterations": one.iterations, "change": one.change}
 
 
-def assign(z: NDArray[np.floating], prototypes: Prototypes, graphs: Sequence[Graph], *, alpha: float) -> Assignment:
+def assign(
+    z: NDArray[np.floating], prototypes: Prototypes, graphs: Sequence[Graph], *, alpha: float, k: int
+) -> Assignment:
     """Assign spots to prototypes by sparse fused Gromov-Wasserstein.
 
     min_Q α Σ (A_ik − B_jl)² Q_ij Q_kl − (1 − α)⟨R, Q⟩ + ε KL(Q | μνᵀ) over plans with row sums 1/n and column sums ν,
@@ -142,6 +152,8 @@ def assign(z: NDArray[np.floating], prototypes: Prototypes, graphs: Sequence[Gra
         Spatial and feature graph of the n spots.
     alpha
         Weight of the structure.
+    k
+        Domains: prototypes are merged to as many (`merged`), and their columns of the plan added.
 
     Notes
     -----
@@ -157,7 +169,7 @@ def assign(z: NDArray[np.floating], prototypes: Prototypes, graphs: Sequence[Gra
     nu = prototypes.mass.double().clamp(min=1e-6)
     nu = nu / nu.sum()
     entropy = START_EPSILON if alpha else EPSILON
-    first = sinkhorn(cost, mu, nu, epsilon=entropy, tolerance=1e-4, max_iterations=2000)
+    first = sinkhorn(cost, mu, nu, epsilon=entropy, tolerance=TOLERANCE, max_iterations=2000)
     if alpha == 0:
         plan, converged = first.plan, bool(first.converged)
         change, iterations = float(first.error), first.iterations
@@ -176,13 +188,29 @@ def assign(z: NDArray[np.floating], prototypes: Prototypes, graphs: Sequence[Gra
             start=first.plan,
         )
         plan, converged, change, iterations = found.plan, found.converged, found.change, found.iterations
-    labels = plan.argmax(dim=1).numpy()
-    sizes = np.bincount(labels, minlength=plan.shape[1])
+    domain = merged(prototypes.vectors, k)
+    shares = plan.new_zeros(len(plan), int(domain.max()) + 1).index_add_(1, torch.from_numpy(domain), plan)
+    labels = shares.argmax(dim=1).numpy()
+    sizes = np.bincount(labels, minlength=shares.shape[1])
     rank = np.empty(len(sizes), np.int32)
     rank[np.argsort(-sizes, kind="stable")] = np.arange(len(sizes))
     return Assignment(
         labels=rank[labels], plan=plan.float().numpy(), converged=converged, change=change, iterations=iterations
     )
+
+
+def merged(vectors: Tensor, k: int) -> NDArray[np.int64]:
+    """Return the domain of each prototype, (p,) in 0 … K−1: Ward's merging of the prototypes (p, d) at length 1.
+
+    Of at most K prototypes each is a domain of its own.
+    """
+    from scipy.cluster.hierarchy import fcluster, linkage
+    from torch.nn.functional import normalize
+
+    if len(vectors) <= k:
+        return np.arange(len(vectors))
+    tree = linkage(normalize(vectors.double(), dim=1).numpy(), "ward")
+    return fcluster(tree, k, "maxclust").astype(np.int64) - 1
 
 
 def cosines(z: NDArray[np.floating], vectors: Tensor) -> Tensor:

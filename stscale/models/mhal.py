@@ -48,7 +48,8 @@ class Mhal(Method):
     MHAL, CVPR 2026. Assumptions of ours, each an option: targets from raw counts with the library as offset, on a
     part of the genes in each step; latents of both views batch-normalised, which also centres them before
     every cosine; the fused latents predict the mean of the views' targets (`w_fused`): without, nothing would tie Z3
-    to the prototypes that it is assigned to; Z3 keeps the weighted sum of its parts (`skip`); similarity-scale matching for several slices.
+    to the prototypes that it is assigned to; Z3 keeps the weighted sum of its parts (`skip`); more prototypes than
+    domains (`prototypes`), which an assignment merges; similarity-scale matching for several slices.
     """
 
     graph: Tensor

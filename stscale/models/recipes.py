@@ -61,7 +61,8 @@ def _spotscape(run: Run, shape: Shape) -> Method:
 
 
 def _mhal(run: Run, shape: Shape) -> Method:
-    prototypes = expected_domains(run, shape.spots, run.mhal.prototypes)
+    # as above, a prototype stands for at least four spots
+    prototypes = max(1, min(run.mhal.prototypes, shape.spots // 8))
     return Mhal(shape.width, shape.genes, shape.slices, prototypes, run.mhal)
 
 

@@ -15,7 +15,7 @@ import zarr
 from made_views import GENES, SMALL, N, domains, graphs, made_task, network
 from mhal_rank import steps
 
-from stscale.analysis.assignment import Prototypes, assign, cosines, fused_adjacency
+from stscale.analysis.assignment import Prototypes, assign, cosines, fused_adjacency, merged
 from stscale.analysis.metrics import ari
 from stscale.config import Mhal as Config
 from stscale.config import Run, Simulate, Train
@@ -234,7 +234,7 @@ def test_the_assignment_holds_its_marginals_and_finds_the_domains(
 ) -> None:
     z = np.array(embed(trained, task.inputs, graphs(), tmp_path, device=CPU).array)
     prototypes = made_prototypes(trained)
-    found = assign(z, prototypes, graphs(), alpha=alpha)
+    found = assign(z, prototypes, graphs(), alpha=alpha, k=3)
     assert found.converged or alpha  # with structure the last steps crawl
     assert found.change < 5e-3
     np.testing.assert_allclose(found.plan.sum(axis=1), 1 / N, rtol=1e-3)
@@ -243,23 +243,23 @@ def test_the_assignment_holds_its_marginals_and_finds_the_domains(
     sizes = np.bincount(found.labels)
     assert (np.diff(sizes) <= 0).all()
     assert ari(domains().astype(str), found.labels) > 0.7
-    again = assign(z, prototypes, graphs(), alpha=alpha)
+    again = assign(z, prototypes, graphs(), alpha=alpha, k=3)
     np.testing.assert_array_equal(again.labels, found.labels)
 
 
 def test_structure_pulls_a_lone_spot_to_its_neighbours(task: Task, trained: Mhal, tmp_path: Path) -> None:
     z = np.array(embed(trained, task.inputs, graphs(), tmp_path, device=CPU).array)
     prototypes = made_prototypes(trained)
-    plain = assign(z, prototypes, graphs(), alpha=0.0).labels
+    plain = assign(z, prototypes, graphs(), alpha=0.0, k=3).labels
     lone, other = 10, 50
     assert (plain[7:14] == plain[lone]).all()
     assert plain[other] != plain[lone]
     z[lone] = z[other]
     # domains are numbered by size anew: who is with whom is what counts
-    by_features = assign(z, prototypes, graphs(), alpha=0.0).labels
+    by_features = assign(z, prototypes, graphs(), alpha=0.0, k=3).labels
     assert by_features[lone] == by_features[other]
     assert by_features[lone] != by_features[lone - 1]
-    structured = assign(z, prototypes, graphs(), alpha=0.7).labels
+    structured = assign(z, prototypes, graphs(), alpha=0.7, k=3).labels
     assert structured[lone] == structured[lone - 1]
     assert structured[lone] != structured[other]
 
@@ -283,16 +283,25 @@ def test_cosines_are_taken_chunk_by_chunk(trained: Mhal, monkeypatch: pytest.Mon
     np.testing.assert_allclose(cosines(z, torch.from_numpy(s)).numpy(), expected, rtol=1e-5, atol=1e-6)
 
 
+def test_prototypes_are_merged_to_the_domains(task: Task, trained: Mhal, tmp_path: Path) -> None:
+    vectors = torch.tensor([[1.0, 0.1], [0.1, 2.0], [5.0, 0.0], [0.0, 1.0], [-1.0, -1.0]])
+    found = merged(vectors, 3)
+    assert found[0] == found[2]
+    assert found[1] == found[3]
+    assert sorted(set(found)) == [0, 1, 2]
+    np.testing.assert_array_equal(merged(vectors, 5), np.arange(5))
+    z = np.array(embed(trained, task.inputs, graphs(), tmp_path, device=CPU).array)
+    assert set(assign(z, made_prototypes(trained), graphs(), alpha=0.0, k=2).labels) == {0, 1}
+
+
 def test_a_network_without_prototypes_assigns_nothing() -> None:
     with pytest.raises(InputError, match="trained without prototypes"):
         Prototypes.of(network({"without": ["pcl"]}).state_dict())
 
 
-@pytest.mark.parametrize(
-    ("k", "spots", "expected"), [(7, 4000, 7), (7, 24, 3), (None, 4000, 10), (40, 100, 12), (1, 4000, 1)]
-)
-def test_prototypes_are_the_domains_but_no_more_than_the_data_hold(k: int | None, spots: int, expected: int) -> None:
-    run = Run().replace({"run": {"method": "mhal"}, "domains": {"k": k}, "mhal": SMALL})
+@pytest.mark.parametrize(("prototypes", "spots", "expected"), [(30, 4000, 30), (30, 24, 3), (30, 5, 1), (2, 4000, 2)])
+def test_prototypes_are_no_more_than_the_data_hold(prototypes: int, spots: int, expected: int) -> None:
+    run = Run().replace({"run": {"method": "mhal"}, "mhal": {**SMALL, "prototypes": prototypes}})
     model = METHODS["mhal"].make(run, Shape(width=12, genes=GENES, slices=1, spots=spots))
     assert isinstance(model, Mhal)
     assert model.prototypes.shape == (expected, 8)
@@ -324,7 +333,11 @@ ASSIGNED: dict[str, dict[str, Any]] = {"run": {"method": "mhal"}, "domains": {"m
         ({"domains": {"method": "assignment"}}, "is for mhal"),
         ({**ASSIGNED, "mhal": {"without": ["pcl"]}}, "needs trained prototypes"),
         ({**ASSIGNED, "domains": {"method": "assignment", "per_slice": True}}, "joint over the slices"),
-        ({**ASSIGNED, "domains": {"method": "assignment", "k": 5}, "mhal": {"prototypes": 9}}, "give one of them"),
+        (
+            {**ASSIGNED, "domains": {"method": "assignment", "k": 9}, "mhal": {"prototypes": 5}},
+            "as many prototypes or more",
+        ),
+        (ASSIGNED, "domains.k = None"),
         ({"run": {"method": "mhal"}, "preprocess": {"lognormalized": True}}, r"mhal.without = \['zinb'\]"),
     ],
 )
