@@ -135,6 +135,7 @@ class Mhal(Section):
     without: tuple[Literal["pcl", "psa", "saf", "zinb", "gw"], ...] = option(
         (), "parts left out: prototypes, view alignment, attention fusion, counts, structure of the assignment"
     )
+    components: int = option(20, "leading principal components that the network reads; 0 takes all", low=0)
     hidden: int = option(128, "width of the shared convolution", low=1)
     latent: int = option(64, "width d of the embedding", low=2)
     heads: int = option(4, "attention heads of the fusion; they divide the latent width", low=1)

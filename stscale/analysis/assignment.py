@@ -161,7 +161,7 @@ def assign(
     """
     import torch
 
-    from stscale.transport import fused_gw, sinkhorn
+    from stscale.transport import fused_gw, round_to_marginals, sinkhorn
 
     # float64: the constant part of the structure, about n, hides in float32 by how much a step lowers the objective
     cost = -cosines(z, prototypes.vectors).double()
@@ -171,7 +171,7 @@ def assign(
     entropy = START_EPSILON if alpha else EPSILON
     first = sinkhorn(cost, mu, nu, epsilon=entropy, tolerance=TOLERANCE, max_iterations=2000)
     if alpha == 0:
-        plan, converged = first.plan, bool(first.converged)
+        plan, converged = round_to_marginals(first.plan, mu, nu), bool(first.converged)
         change, iterations = float(first.error), first.iterations
     else:
         a = fused_adjacency(graphs, prototypes.eta) * np.float32(len(cost))

@@ -70,7 +70,8 @@ class Mhal(Method):
             "scale": c.w_scale if n_slices > 1 else 0.0,
         }
         d = c.latent
-        self.shared = nn.Linear(n_features // 2, c.hidden)
+        self.components = min(n_features // 2, c.components or n_features)
+        self.shared = nn.Linear(self.components, c.hidden)
         self.convolutions = nn.ModuleList(
             [ConvBlock(c.hidden, d, normalize=True, activate=False, momentum=c.norm_momentum) for _ in range(2)]
         )
@@ -91,7 +92,8 @@ class Mhal(Method):
         first, second = h.chunk(2, dim=1)
         if i == 0:
             halves = zip(self.convolutions, (first, second), edges, strict=True)
-            return torch.cat([conv(self.shared(x).relu(), e) for conv, x, e in halves], dim=1)
+            kept = slice(self.components)
+            return torch.cat([conv(self.shared(x[:, kept]).relu(), e) for conv, x, e in halves], dim=1)
         spatial, feature = edges
         rows = spatial.pattern.rows
         first, second, attention = self.attention(first, second)
