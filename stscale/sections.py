@@ -119,7 +119,7 @@ class Spotscape(Section):
 class Views(Section):
     """The two graphs of mhal and stmfg; no edge joins two slices."""
 
-    spatial_k: int = option(50, "neighbours of a spot in the spatial graph", low=1)
+    spatial_k: int = option(12, "neighbours of a spot in the spatial graph", low=1)
     radius: float | None = option(
         None, "largest distance in the spatial graph, in the units of the coordinates; replaces spatial_k", above=0.0
     )
@@ -135,7 +135,7 @@ class Mhal(Section):
     without: tuple[Literal["pcl", "psa", "saf", "zinb", "gw"], ...] = option(
         (), "parts left out: prototypes, view alignment, attention fusion, counts, structure of the assignment"
     )
-    components: int = option(20, "leading principal components that the network reads; 0 takes all", low=0)
+    components: int = option(0, "leading principal components that the network reads; 0 takes all", low=0)
     hidden: int = option(128, "width of the shared convolution", low=1)
     latent: int = option(64, "width d of the embedding", low=2)
     heads: int = option(4, "attention heads of the fusion; they divide the latent width", low=1)
@@ -153,7 +153,7 @@ class Mhal(Section):
     phi: float = option(
         0.5, "share of alignment and counts in the loss; the prototypes have the rest", low=0.0, high=1.0
     )
-    w_psa: float = option(1.0, "weight of the alignment of the views, within its share", low=0.0)
+    w_psa: float = option(0.3, "weight of the alignment of the views, within its share", low=0.0)
     w_zinb: float = option(30.0, "weight of the counts, within their share; a mean over genes is small", low=0.0)
     w_fused: float = option(1.0, "weight of the fused latents' prediction among the prototypes' terms", low=0.0)
     w_scale: float = option(0.0, "weight of similarity-scale matching (several slices only)", low=0.0)

@@ -156,7 +156,7 @@ def _mapped(size: Size, *widths: float) -> float:
 def _train(size: Size, run: Run, machine: Machine, steps: int, *, cuda: bool) -> Cost:
     c, batch = run.network, _batch(size, run)
     width = _width(size, run)
-    weights = 16 * (width * c.hidden + c.hidden * c.latent + c.latent * width)
+    weights: float = 16 * (width * c.hidden + c.hidden * c.latent + c.latent * width)
     pages, smoothed, factor = _mapped(size, width, width), 1, 1.0
     if isinstance(c, Spotscape):
         smoothed = c.smooth + c.target_smooth + 1
