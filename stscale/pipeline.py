@@ -214,6 +214,7 @@ def plan(slices: Sequence[str | Path], *, out: str | Path = ".", config: Run | N
     from stscale.planning import make_plan, probe, read_header
 
     config = config or Run()
+    config.check_sections()
     cuda = pick_device(config.device).type == "cuda"
     threads = set_threads(config.threads or _threads())
     headers = [read_header(path) for path in _check_inputs(slices)]

@@ -52,7 +52,7 @@ class Integration(Telling):
         graph = self.graph(features)
         graphs = self.views(features) or [graph]
         latents = self.train_and_embed(features, graphs)
-        labels = self.domains(features, graph, latents)
+        labels = self.domains(features, graph, graphs, latents)
         self.write(collection, features, latents, labels)
         shutil.rmtree(self.run.file("scratch"), ignore_errors=True)
         self.report()
@@ -260,8 +260,11 @@ class Integration(Telling):
         with atomic_path(self.run.file("model.pt")) as part:
             torch.save({"version": __version__, "digest": now, "state": method.state_dict()}, part)
 
-    def domains(self, features: "FeatureStore", graph: "Graph", latents: NDArray[Any]) -> NDArray[np.int32]:
-        """Find the domain of each fit spot, (n_fit,) int32."""
+    def domains(
+        self, features: "FeatureStore", graph: "Graph", graphs: "Sequence[Graph]", latents: NDArray[Any]
+    ) -> NDArray[np.int32]:
+        """Find the domain of each fit spot, (n_fit,) int32; `graph` smooths labels, `graphs` are what training read."""
+        from stscale.analysis.assignment import assigned
         from stscale.analysis.domains import beside_neighbors, cluster, cluster_per_slice
         from stscale.analysis.smoothing import smooth_labels
 
@@ -273,7 +276,11 @@ class Integration(Telling):
             return np.load(path)
         self.observer({"event": "stage", "stage": "domains", "state": "start"})
         with self.run.stage("domains", now) as found:
-            if c.per_slice:
+            if c.method == "assignment":
+                model, k = self.run.file("model.pt"), c.k or self.config.mhal.prototypes
+                labels, more = assigned(model, latents, graphs, self.config.mhal, self.tell, k=k)
+                found.update(more)
+            elif c.per_slice:
                 fits = cluster_per_slice(latents, features.slice(), c, seed=self.config.seed)
                 labels = _numbered(fits.labels, features.slice())
             else:

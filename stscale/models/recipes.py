@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from stscale.config import Run
 from stscale.models.method import Method
+from stscale.models.mhal import Mhal
 from stscale.models.spotscape import Spotscape
 
 
@@ -62,7 +63,14 @@ def _spotscape(run: Run, shape: Shape) -> Method:
     return Spotscape(shape.width, shape.slices, clusters, run.spotscape, run.seed)
 
 
+def _mhal(run: Run, shape: Shape) -> Method:
+    # as above, a prototype stands for at least four spots
+    prototypes = max(1, min(run.mhal.prototypes, shape.spots // 8))
+    return Mhal(shape.width, shape.genes, shape.slices, prototypes, run.mhal)
+
+
 METHODS: dict[str, Recipe] = {
     "spotscape": Recipe(make=_spotscape, expects=lambda run: run.spotscape.clusters or run.domains.k),
+    "mhal": Recipe(make=_mhal, views=True, counts=lambda run: "zinb" not in run.mhal.without),
 }
 """Recipes by name, as in `run.method`."""
