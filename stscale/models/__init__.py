@@ -3,5 +3,6 @@
 from stscale.models.method import Method, Minibatch
 from stscale.models.recipes import METHODS, Recipe, Shape
 from stscale.models.spotscape import Spotscape
+from stscale.models.stmfg import Stmfg
 
-__all__ = ["METHODS", "Method", "Minibatch", "Recipe", "Shape", "Spotscape"]
+__all__ = ["METHODS", "Method", "Minibatch", "Recipe", "Shape", "Spotscape", "Stmfg"]

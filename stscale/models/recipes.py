@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from stscale.config import Run
 from stscale.models.method import Method
 from stscale.models.spotscape import Spotscape
+from stscale.models.stmfg import Stmfg
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,11 +42,14 @@ class Recipe:
         them; otherwise the spatial graph of `[graph]` alone, and features.
     counts
         Whether it reconstructs raw counts, with these options.
+    pairs
+        Partners drawn per seed for a term over neighbours and others (`Minibatch.pairs`); 0: no such term.
     """
 
     make: Callable[[Run, Shape], Method]
     views: bool = False
     counts: Callable[[Run], bool] = lambda run: False
+    pairs: Callable[[Run], int] = lambda run: 0
 
 
 def expected_domains(run: Run, spots: int, given: int | None) -> int:
@@ -59,5 +63,16 @@ def _spotscape(run: Run, shape: Shape) -> Method:
     return Spotscape(shape.width, shape.slices, clusters, run.spotscape, run.seed)
 
 
-METHODS: dict[str, Recipe] = {"spotscape": Recipe(make=_spotscape)}
+def _stmfg(run: Run, shape: Shape) -> Method:
+    return Stmfg(shape.width, shape.genes, shape.slices, shape.spots, run.stmfg)
+
+
+def _stmfg_pairs(run: Run) -> int:
+    return run.stmfg.draws if run.stmfg.gamma and "reg" not in run.stmfg.without else 0
+
+
+METHODS: dict[str, Recipe] = {
+    "spotscape": Recipe(make=_spotscape),
+    "stmfg": Recipe(make=_stmfg, views=True, counts=lambda run: "zinb" not in run.stmfg.without, pairs=_stmfg_pairs),
+}
 """Recipes by name, as in `run.method`."""
