@@ -238,6 +238,13 @@ class Integration(Telling):
             training = prepared(job, device, features, graphs)
             batches = training.sampler.batches_per_epoch
             steps = total_steps(c.train, batches)
+            if training.task.pairs is not None and len(few := training.task.pairs.rarely_across()):
+                names = ", ".join(features.slice_names[i] for i in few[:3]) + (", …" if len(few) > 3 else "")
+                text = (
+                    f"batches hold fewer than two tiles of {len(few)} slices ({names}): the spatial regularisation "
+                    "sees few pairs across them; raise sample.batch_size or lower sample.tile"
+                )
+                self.tell("note", text=text)
             found.update(steps=steps, epochs=steps / batches, device=str(device), ranks=ranks.count())
             found["search"] = chosen(device)
             if device.type == "cuda":
