@@ -151,6 +151,7 @@ class Stmfg(Section):
     genes: int = option(512, "genes whose counts are reconstructed in a step, drawn anew each time; 0: all", low=0)
     norm_momentum: float = option(0.1, "BatchNorm momentum of the decoder", above=0.0)
     temperature: float = option(0.5, "of the contrast between the views", above=0.0)
+    nce_every: int = option(4, "one in this many seeds is contrasted with all seeds, another one every step", low=1)
     draws: int = option(10, "partners drawn per seed for the spots that are no neighbours", low=1)
     regularise: Literal["mean", "sum"] = option(
         "mean", "neighbours and others each averaged over their pairs, or summed over all pairs per spot (the paper)"

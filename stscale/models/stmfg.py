@@ -119,20 +119,23 @@ class Stmfg(Method):
     def _similarities(self, z_s: Tensor, z_f: Tensor, z: Tensor, batch: Minibatch) -> dict[str, Tensor]:
         c, out = self.config, {}
         if self.weights["nce"]:
-            value = info_nce(
-                z_s,
-                z_f,
-                c.temperature,
-                base_s=ranks.gathered(z_s),
-                base_f=ranks.gathered(z_f),
-                first=ranks.before(z),
-            )
-            out["nce"] = ranks.mean(value, batch.n_seeds)
+            out["nce"] = self._contrast(z_s, z_f, batch.step)
         if self.weights["reg"]:
             out["reg"] = self._regularisation(z, batch)
         if self.weights["scale"]:
             out["scale"] = matched_scales(z_s, z_f, batch, k=c.scale_k, every=c.scale_every)
         return out
+
+    def _contrast(self, z_s: Tensor, z_f: Tensor, step: int) -> Tensor:
+        every, first = self.config.nce_every, ranks.before(z_s)
+        # counted over the union, so that it does not matter how the seeds are shared
+        own = torch.arange((step - first) % every, len(z_s), every, device=z_s.device)
+        all_s, all_f = ranks.gathered(z_s), ranks.gathered(z_f)
+        others = torch.ones(len(all_s), dtype=torch.bool, device=z_s.device)
+        others[first + own] = False
+        order = torch.cat([first + own, others.nonzero().ravel()])  # anchors are the first candidates
+        value = info_nce(z_s[own], z_f[own], self.config.temperature, base_s=all_s[order], base_f=all_f[order])
+        return ranks.mean(value, len(own))
 
     def _regularisation(self, z: Tensor, batch: Minibatch) -> Tensor:
         pairs, spots = batch.pairs, self.spots

@@ -134,7 +134,7 @@ def test_gradients_reach_every_parameter(graphs: tuple[Graph, Graph], task: Task
 
 
 def test_terms_are_those_of_the_latents(task: Task) -> None:
-    model = made({"regularise": "sum", "temperature": 0.7})
+    model = made({"regularise": "sum", "temperature": 0.7, "nce_every": 1})
     batch = minibatch(task)
     terms = model.terms(batch)
     assert batch.pairs is not None
@@ -144,6 +144,16 @@ def test_terms_are_those_of_the_latents(task: Task) -> None:
         assert terms["nce"].item() == pytest.approx(info_nce(z_s, z_f, 0.7).item(), rel=1e-6)
         value = spatial_regularisation(model.fuse(h), batch.pairs, spots=N)
         assert terms["reg"].item() == pytest.approx(value.item(), rel=1e-6)
+
+
+def test_every_seed_is_contrasted_in_turn(task: Task) -> None:
+    batch = minibatch(task)
+    whole = made({"nce_every": 1}).terms(batch)["nce"].item()
+    part = made({"nce_every": 3})
+    counts = [len(range(step % 3, batch.n_seeds, 3)) for step in range(3)]
+    values = [part.terms(replace(batch, step=step))["nce"].item() for step in range(3)]
+    assert len(set(values)) == 3
+    assert np.average(values, weights=counts) == pytest.approx(whole, rel=1e-6)
 
 
 def test_the_part_of_the_genes_is_right_on_average(task: Task) -> None:
