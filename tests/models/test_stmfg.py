@@ -120,7 +120,9 @@ def test_one_slice_has_nothing_to_match(task: Task) -> None:
     assert set(made(slices=1).terms(minibatch(one))) == TERMS - {"scale"}
 
 
-@pytest.mark.parametrize("options", [{}, {"fusion": "late", "layers": 3}, {"activation": "linear", "center": True}])
+@pytest.mark.parametrize(
+    "options", [{}, {"fusion": "late", "layers": 3}, {"activation": "relu", "center": True, "standardize": False}]
+)
 def test_gradients_reach_every_parameter(graphs: tuple[Graph, Graph], task: Task, options: dict[str, Any]) -> None:
     model = made(options).train()
     task = replace(task, sampler=sampler_of(graphs, hops=model.n_layers))
@@ -189,7 +191,12 @@ def by_hand(model: Stmfg, x: NDArray[np.float32], graphs: tuple[Graph, Graph]) -
     linears = [list(model.first), *([conv.linear for conv in pair] for pair in model.convolutions)]
     for i, pair in enumerate(linears):
         last = i == len(linears) - 1
-        h = [lin(a @ v) for lin, a, v in zip(pair, adjacency, h, strict=True)]
+        h = [a @ v for a, v in zip(adjacency, h, strict=True)]
+        if i == 0:
+            h = [v[:, : c.components] for v in h]
+        if i == 0 and c.standardize:
+            h = [(v - v.mean(dim=0)) / (v.var(dim=0) + 1e-5).sqrt() for v in h]
+        h = [lin(v) for lin, v in zip(pair, h, strict=True)]
         h = h if last and c.activation == "linear" else [v.relu() for v in h]
         if c.fusion == "layer" and not last:
             h = [model.attention[i](torch.cat(h, dim=1))] * 2
@@ -198,7 +205,13 @@ def by_hand(model: Stmfg, x: NDArray[np.float32], graphs: tuple[Graph, Graph]) -
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"fusion": "late"}, {"layers": 3, "activation": "linear"}, {"layers": 3, "fusion": "late"}]
+    "options",
+    [
+        {},
+        {"fusion": "late", "components": 3},
+        {"layers": 3, "activation": "relu"},
+        {"layers": 3, "fusion": "late", "standardize": False},
+    ],
 )
 def test_the_embedding_is_the_dense_network(
     graphs: tuple[Graph, Graph], task: Task, tmp_path: Path, options: dict[str, Any]
