@@ -160,7 +160,7 @@ class Stmfg(Section):
     )
     scale_k: int = option(5, "similarities averaged in scale matching", low=1)
     scale_every: int = option(4, "one in this many seeds is matched, another one every step", low=1)
-    alpha: float = option(0.1, "weight of the contrast between the views", low=0.0)
+    alpha: float = option(1.0, "weight of the contrast between the views", low=0.0)
     gamma: float = option(0.1, "weight of the spatial regularisation", low=0.0)
     w_scale: float = option(0.1, "weight of similarity-scale matching (several slices only)", low=0.0)
     without: tuple[Literal["zinb", "nce", "reg"], ...] = option((), "terms left out, for an ablation: zinb, nce, reg")
