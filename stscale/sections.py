@@ -175,8 +175,35 @@ class Mhal(Section):
 class Stmfg(Section):
     """The stMFG network and its terms."""
 
-    hidden: int = option(128, "width of the first layer", low=1)
+    components: int = option(20, "leading principal components that are read; 0: all", low=0)
+    standardize: bool = option(True, "bring each component of each view to variance 1 first")
+    layers: int = option(2, "convolutions of each view", low=2)
+    hidden: int = option(128, "width of all layers but the last", low=1)
     latent: int = option(64, "width d of the embedding", low=2)
+    activation: Literal["linear", "relu"] = option("linear", "of the last layer; all others have relu")
+    fusion: Literal["layer", "late"] = option("layer", "the views meet after every layer, or after the last one only")
+    slope: float = option(0.01, "of the attention's LeakyReLU below 0", low=0.0, high=1.0)
+    center: bool = option(False, "subtract the batch mean of the latents before every cosine")
+    decoder: int = option(128, "width of the decoder's hidden layer", low=1)
+    genes: int = option(512, "genes whose counts are reconstructed in a step, drawn anew each time; 0: all", low=0)
+    norm_momentum: float = option(0.1, "BatchNorm momentum of the decoder", above=0.0)
+    temperature: float = option(0.5, "of the contrast between the views", above=0.0)
+    nce_every: int = option(4, "one in this many seeds is contrasted with all seeds, another one every step", low=1)
+    draws: int = option(10, "partners drawn per seed for the spots that are no neighbours", low=1)
+    regularise: Literal["mean", "sum"] = option(
+        "mean", "neighbours and others each averaged over their pairs, or summed over all pairs per spot (the paper)"
+    )
+    scale_k: int = option(5, "similarities averaged in scale matching", low=1)
+    scale_every: int = option(4, "one in this many seeds is matched, another one every step", low=1)
+    alpha: float = option(1.0, "weight of the contrast between the views", low=0.0)
+    gamma: float = option(0.1, "weight of the spatial regularisation", low=0.0)
+    w_scale: float = option(0.1, "weight of similarity-scale matching (several slices only)", low=0.0)
+    without: tuple[Literal["zinb", "nce", "reg"], ...] = option((), "terms left out, for an ablation: zinb, nce, reg")
+
+    def check(self) -> None:
+        """Refuse a network without any term to train it."""
+        if {*self.without} == {"zinb", "nce", "reg"}:
+            raise InputError("stmfg.without leaves out zinb, nce and reg: nothing would train; keep one of them")
 
 
 @dataclass(frozen=True, kw_only=True)

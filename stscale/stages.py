@@ -46,6 +46,7 @@ class Integration(Telling):
 
     def go(self) -> tuple["Collection", "FeatureStore", "NDArray[np.int32]"]:
         """Do what is not done yet; return the slices, their features and the domain of each fit spot."""
+        self._check_counts()
         collection = self.ingest()
         self.run.file("config.toml").write_text(options.dump(self.config), encoding="utf-8")
         features = self.features(collection)
@@ -57,6 +58,17 @@ class Integration(Telling):
         shutil.rmtree(self.run.file("scratch"), ignore_errors=True)
         self.report()
         return collection, features, labels
+
+    def _check_counts(self) -> None:
+        """Refuse input without counts for a method that reconstructs them, before anything is read."""
+        from stscale.models import METHODS
+
+        c = self.config
+        if c.preprocess.lognormalized and METHODS[c.method].counts(c):
+            raise InputError(
+                f"method {c.method!r} reconstructs raw counts and the slices are said to be log-normalised; give raw "
+                f"counts, or leave its count term out with --set '{c.method}.without=[\"zinb\"]'"
+            )
 
     def _chain(self, *parts: Any) -> str:
         """Extend the digest: a stage depends on its own options and on all stages before it."""
@@ -229,6 +241,13 @@ class Integration(Telling):
             training = prepared(job, device, features, graphs)
             batches = training.sampler.batches_per_epoch
             steps = total_steps(c.train, batches)
+            if training.task.pairs is not None and len(few := training.task.pairs.rarely_across()):
+                names = ", ".join(features.slice_names[i] for i in few[:3]) + (", …" if len(few) > 3 else "")
+                text = (
+                    f"batches hold fewer than two tiles of {len(few)} slices ({names}): the spatial regularisation "
+                    "sees few pairs across them; raise sample.batch_size or lower sample.tile"
+                )
+                self.tell("note", text=text)
             found.update(steps=steps, epochs=steps / batches, device=str(device), ranks=ranks.count())
             found["search"] = chosen(device)
             if device.type == "cuda":

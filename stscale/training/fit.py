@@ -21,6 +21,7 @@ from stscale.sampling import Batch, Sampler
 from stscale.training import checkpoint
 from stscale.training.distributed import computing, shared
 from stscale.training.inputs import Inputs
+from stscale.training.pair_draw import PairDraw
 from stscale.training.prefetch import prefetched
 
 
@@ -46,6 +47,8 @@ class Task:
         Where the network runs.
     digest
         Of configuration and inputs: a checkpoint of another one is refused.
+    pairs
+        Draws neighbours and others among the seeds, where the method wants them.
     """
 
     sampler: Sampler
@@ -57,6 +60,7 @@ class Task:
     seed: int
     device: torch.device
     digest: str
+    pairs: PairDraw | None = None
 
 
 def total_steps(config: Train, batches_per_epoch: int) -> int:
@@ -214,6 +218,7 @@ def _prepared(task: Task, step: int, total: int) -> Minibatch:
         step=step,
         progress=step / total,
         generator=generator,
+        pairs=None if task.pairs is None else task.pairs.at(step, task.device),
     )
 
 
