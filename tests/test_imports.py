@@ -37,7 +37,7 @@ FLOORS = {
     4: ("training",),
     5: ("alignment", "analysis"),
     6: ("output", "evaluation", "report", "results"),
-    7: ("aligning", "stages"),
+    7: ("aligning", "integrating"),
     8: ("pipeline",),
 }
 FLOOR = {room: floor for floor, rooms in FLOORS.items() for room in rooms}
