@@ -179,14 +179,7 @@ def align_pair(source: SliceView, target: SliceView, config: Align, *, seed: int
     straight = _candidates(source, target, matches, smooth, levels, config, rng, mirror=False)
     mirrored = _candidates(source, target, matches, smooth, levels, config, rng, mirror=True)
     null = _null_score(source, target, matches, smooth, levels, config, rng)
-    upright = _descend(straight, levels, config)
-    hopeful = mirrored and mirrored[0].score > max(CREDIBLE * null, HOPEFUL * straight[0].score if straight else 0.0)
-    flipped = _descend(mirrored, levels, config) if hopeful else None
-    scores = [levels[0].sharp_score(fit.transform) if fit else 0.0 for fit in (upright, flipped)]
-    better = flipped is not None and scores[1] > MIRROR_GAIN * scores[0]
-    if better:
-        notes.append(_mirror_note(source.name, scores[1], scores[0], allowed=config.allow_mirror))
-    fit = flipped if better and config.allow_mirror else upright
+    fit, better = _oriented(straight, mirrored, levels, config, null, notes, source.name)
     if fit is None:
         raise InputError(
             f"{source.name!r} and {target.name!r} overlap nowhere by {config.min_overlap:.0%}, "
@@ -296,6 +289,26 @@ def _null_score(
         fits = _candidates(source, target, matches, (other, smooth[1]), scrambled, config, rng, mirror=False)
         best = max(best, fits[0].score if fits else 0.0)
     return best
+
+
+def _oriented(
+    straight: list[Fit],
+    mirrored: list[Fit],
+    levels: list[Level],
+    config: Align,
+    null: float,
+    notes: list[str],
+    name: str,
+) -> tuple[Fit | None, bool]:
+    """Take both orientations to the spots; return the fit that stands, and whether the mirror image is better."""
+    upright = _descend(straight, levels, config)
+    least = max(CREDIBLE * null, HOPEFUL * straight[0].score if straight else 0.0)
+    flipped = _descend(mirrored, levels, config) if mirrored and mirrored[0].score > least else None
+    scores = [levels[0].sharp_score(fit.transform) if fit else 0.0 for fit in (upright, flipped)]
+    better = flipped is not None and scores[1] > MIRROR_GAIN * scores[0]
+    if better:
+        notes.append(_mirror_note(name, scores[1], scores[0], allowed=config.allow_mirror))
+    return flipped if better and config.allow_mirror else upright, better
 
 
 def _descend(chosen: list[Fit], levels: list[Level], config: Align) -> Fit | None:
