@@ -225,7 +225,7 @@ class Integration(Telling):
             ranks.agreed(job)
             training = prepared(job, device, features, graphs)
             batches = training.sampler.batches_per_epoch
-            steps = total_steps(c.train, batches)
+            steps = total_steps(c.budget, batches)
             found.update(steps=steps, epochs=steps / batches, device=str(device), ranks=ranks.count())
             found["search"] = chosen(device)
             if device.type == "cuda":

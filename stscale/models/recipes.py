@@ -42,11 +42,14 @@ class Recipe:
         them; otherwise the spatial graph of `[graph]` alone, and features.
     counts
         Whether it reconstructs raw counts, with these options.
+    standardize
+        Whether each column of what `views` reads has variance 1, with these options.
     """
 
     make: Callable[[Run, Shape], Method]
     views: bool = False
     counts: Callable[[Run], bool] = lambda run: False
+    standardize: Callable[[Run], bool] = lambda run: False
 
 
 def expected_domains(run: Run, spots: int, given: int | None) -> int:
@@ -68,6 +71,11 @@ def _mhal(run: Run, shape: Shape) -> Method:
 
 METHODS: dict[str, Recipe] = {
     "spotscape": Recipe(make=_spotscape),
-    "mhal": Recipe(make=_mhal, views=True, counts=lambda run: "zinb" not in run.mhal.without),
+    "mhal": Recipe(
+        make=_mhal,
+        views=True,
+        counts=lambda run: "zinb" not in run.mhal.without,
+        standardize=lambda run: run.mhal.standardize,
+    ),
 }
 """Recipes by name, as in `run.method`."""

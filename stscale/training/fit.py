@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from stscale import ranks
-from stscale.config import Train
+from stscale.config import STEPS, Train
 from stscale.errors import StscaleError
 from stscale.models.edges import layer_edges, on_device
 from stscale.models.method import Method, Minibatch
@@ -61,7 +61,7 @@ class Task:
 
 def total_steps(config: Train, batches_per_epoch: int) -> int:
     """Return the fixed budget in steps."""
-    return config.epochs * batches_per_epoch if config.epochs else config.steps
+    return config.epochs * batches_per_epoch if config.epochs else config.steps or STEPS["spotscape"]
 
 
 def fit(
