@@ -80,7 +80,7 @@ class Training:
 
     def run(self, report: Report) -> list[dict[str, float]]:
         """Train, or go on from the last checkpoint; return the history (`fit`)."""
-        return fit(self.method, self.task, self.job.config.train, self.job.checkpoints, report)
+        return fit(self.method, self.task, self.job.config.budget, self.job.checkpoints, report)
 
 
 def prepared(job: Job, device: torch.device, features: FeatureStore, graphs: Sequence[Graph]) -> Training:
@@ -142,7 +142,8 @@ def _unpacked(job: Job, features: FeatureStore, graphs: Sequence[Graph]) -> tupl
 def _inputs(job: Job, features: FeatureStore, graphs: Sequence[Graph]) -> Inputs:
     if METHODS[job.config.method].views:
         components = pca_inputs(features, graphs[0], job.scratch, smooth=0)
-        return propagated(components, graphs, job.scratch / "propagated.f32")
+        standardize = METHODS[job.config.method].standardize(job.config)
+        return propagated(components, graphs, job.scratch / "propagated.f32", standardize=standardize)
     c = job.config.spotscape
     if c.input == "genes":
         return SparseInputs(features, job.scratch)
