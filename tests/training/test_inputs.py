@@ -144,7 +144,7 @@ def test_propagated_columns_can_have_variance_one(tmp_path: Path, monkeypatch: p
     rng = np.random.default_rng(0)
     graphs = [knn_graph(rng.random((60, 2)), k) for k in (3, 5)]
     x = DenseInputs(tmp_path / "x", 60, 4)
-    x.array[:] = rng.normal(size=(60, 4)) * [1, 10, 100, 0] + 1000
+    x.array[:] = rng.normal(size=(60, 4)) * [1, 10, 100, 5] + 30
     plain = propagated(x, graphs, tmp_path / "plain").rows(np.arange(60)).astype(np.float64)
     found = propagated(x, graphs, tmp_path / "found", standardize=True).rows(np.arange(60))
     centred = plain - plain.mean(axis=0)
