@@ -86,12 +86,18 @@ def _stmfg_pairs(run: Run) -> int:
 
 METHODS: dict[str, Recipe] = {
     "spotscape": Recipe(make=_spotscape, expects=lambda run: run.spotscape.clusters or run.domains.k),
-    "stmfg": Recipe(make=_stmfg, views=True, counts=lambda run: "zinb" not in run.stmfg.without, pairs=_stmfg_pairs),
     "mhal": Recipe(
         make=_mhal,
         views=True,
         counts=lambda run: "zinb" not in run.mhal.without,
         standardize=lambda run: run.mhal.standardize,
+    ),
+    "stmfg": Recipe(
+        make=_stmfg,
+        views=True,
+        counts=lambda run: "zinb" not in run.stmfg.without,
+        pairs=_stmfg_pairs,
+        standardize=lambda run: run.stmfg.standardize,
     ),
 }
 """Recipes by name, as in `run.method`."""

@@ -10,7 +10,7 @@ from stscale.config import Stmfg as StmfgConfig
 from stscale.losses import info_nce, spatial_regularisation, zinb
 from stscale.models.attention_fusion import AttentionFusion
 from stscale.models.edges import Hop
-from stscale.models.layers import ConvBlock, MeasuredNorm
+from stscale.models.layers import ConvBlock
 from stscale.models.matching import matched_scales
 from stscale.models.method import Method, Minibatch
 from stscale.models.zinb_decoder import ZinbDecoder, drawn_genes
@@ -52,7 +52,6 @@ class Stmfg(Method):
             "scale": c.w_scale if n_slices > 1 else 0.0,
         }
         self.components = min(c.components or width // 2, width // 2)
-        self.norm = MeasuredNorm(2 * self.components, momentum=c.norm_momentum) if c.standardize else None
         widths = [self.components, *[c.hidden] * (c.layers - 1), c.latent]
         self.first = nn.ModuleList([nn.Linear(widths[0], widths[1]) for _ in range(2)])
         self.convolutions = nn.ModuleList()
@@ -73,10 +72,7 @@ class Stmfg(Method):
         """
         each = self.config.fusion == "layer"
         if i == 0:
-            h = torch.cat([half[:, : self.components] for half in h.chunk(2, dim=1)], dim=1)
-            if self.norm is not None:
-                h = self.norm(h, 1, edges[0].seeds)
-            halves = h.chunk(2, dim=1)
+            halves = [half[:, : self.components] for half in h.chunk(2, dim=1)]
             h = torch.cat([first(half).relu() for first, half in zip(self.first, halves, strict=True)], dim=1)
             h = self.attention[0](h) if each else h
         sources = (h, h) if each else h.chunk(2, dim=1)
