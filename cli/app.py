@@ -7,7 +7,7 @@ import typer
 
 from stscale.errors import StscaleError
 
-from . import align, config, ingest, inspect, integrate, metrics, plan, simulate
+from . import align, config, impute, ingest, inspect, integrate, map, metrics, plan, simulate, trajectory, transfer
 
 app = typer.Typer(
     name="stscale",
@@ -20,6 +20,10 @@ app = typer.Typer(
 )
 app.command()(integrate.integrate)
 app.command()(align.align)
+app.command("map")(map.map_)
+app.command()(impute.impute)
+app.command()(trajectory.trajectory)
+app.command()(transfer.transfer)
 app.command()(plan.plan)
 app.command()(ingest.ingest)
 app.command()(simulate.simulate)

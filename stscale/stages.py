@@ -260,13 +260,14 @@ class Integration(Telling):
 
     def domains(self, features: "FeatureStore", graph: "Graph", latents: NDArray[Any]) -> NDArray[np.int32]:
         """Find the domain of each fit spot, (n_fit,) int32."""
+        from stscale.analysis import predictor_file
         from stscale.analysis.domains import cluster, cluster_per_slice
         from stscale.analysis.smoothing import smooth_labels
 
         c = self.config.domains
-        path = self.run.file("domains.npy")
+        path, kept = self.run.file("domains.npy"), self.run.file(predictor_file.NAME)
         now = self._chain(asdict(c), self.config.seed)
-        if self.run.finished("domains", now, path):
+        if self.run.finished("domains", now, path, *([] if c.per_slice else [kept])):
             self.skip("domains")
             return np.load(path)
         self.observer({"event": "stage", "stage": "domains", "state": "start"})
@@ -277,6 +278,7 @@ class Integration(Telling):
             else:
                 one = cluster(latents, c, seed=self.config.seed)
                 labels = one.labels
+                predictor_file.save_predictor(kept, one.predictor)
                 found["curve"] = None if one.curve is None else _listed(asdict(one.curve))
                 # k-means and Leiden have no such state
                 found["converged"] = bool(getattr(one.predictor.assigner, "converged", True))

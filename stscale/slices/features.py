@@ -150,6 +150,22 @@ class FeatureStore:
         """Variance along each axis, (p,), descending."""
         return self._array("pca_variance")
 
+    def pca_inverse(self) -> NDArray[np.float64]:
+        """What each gene was multiplied by before the axes were found, (g,); see `Components`."""
+        return self._array("pca_inverse")
+
+    def pca_residual(self) -> float:
+        """Variance of a gene, so multiplied, that the axes leave over, on average."""
+        return float(self._array("pca_residual")[0])
+
+    def vocabulary(self) -> NDArray[np.str_]:
+        """Names of all genes that count for the library size, (v,), sorted; the genes kept are among them."""
+        return np.array(self._array("vocabulary").tobytes().decode().split("\n"), dtype=np.str_)
+
+    def vocabulary_mean(self) -> NDArray[np.float64]:
+        """Mean value as ingested of each gene of the vocabulary, (v,), over the slices that have it."""
+        return self._array("vocabulary_mean")
+
     def normalised(self, lo: int, hi: int) -> sparse.csr_matrix:
         """Log-normalised values of the rows `lo` to `hi`, (hi - lo, g) float32."""
         return self._csr("X", lo, hi)
@@ -175,7 +191,12 @@ class FeatureStore:
         return read_csr(_group(str(self.path), _stamp(self.path)), key, lo, hi, self.g)
 
     def _array(self, key: str, lo: int | None = None, hi: int | None = None) -> NDArray[Any]:
-        array = _group(str(self.path), _stamp(self.path))[key]
+        group = _group(str(self.path), _stamp(self.path))
+        if key not in group:
+            raise InputError(
+                f"{self.path} was made by an earlier version and lacks {key!r}; run stscale integrate with --fresh"
+            )
+        array = group[key]
         return np.asarray(array[lo:hi])  # type: ignore[index]  # zarr types an item as array or group
 
 
