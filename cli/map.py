@@ -30,9 +30,7 @@ def map_(
     from .progress import Display
 
     with Display(quiet=quiet) as display:
-        result = map_slices(
-            run, slices, out=out, restat=restat, seed=seed or 0, threads=threads or 0, observer=display
-        )
+        result = map_slices(run, slices, out=out, restat=restat, seed=seed or 0, threads=threads or 0, observer=display)
     if quiet:
         return
     for found in result.slices:

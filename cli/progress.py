@@ -25,6 +25,8 @@ SAID = {
     "report": "writing report.html",
     "align": "laying slices on each other",
     "transfer": "carrying labels and genes over",
+    "impute": "decoding genes",
+    "trajectory": "pseudotime from the root domain",
 }
 
 

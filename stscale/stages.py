@@ -300,7 +300,7 @@ class Integration(Telling):
             self.skip("write")
             return
         self.observer({"event": "stage", "stage": "write", "state": "start"})
-        with self.run.stage("write", now, undoes=("align", "transfer")):
+        with self.run.stage("write", now, undoes=("align", "transfer", "impute", "trajectory")):
             uns = {"version": __version__, "config": options.dump(self.config, meanings=False)}
             write_integrated(path, collection, features, latents, labels, uns)
 

@@ -124,7 +124,19 @@ def test_files_and_functions_are_short(path):
 
 @pytest.mark.parametrize(
     "arguments",
-    [None, ["--help"], ["--version"], ["integrate", "--help"], ["align", "--help"], ["metrics", "--help"], ["map", "--help"], ["config"]],
+    [
+        None,
+        ["--help"],
+        ["--version"],
+        ["integrate", "--help"],
+        ["align", "--help"],
+        ["metrics", "--help"],
+        ["map", "--help"],
+        ["impute", "--help"],
+        ["trajectory", "--help"],
+        ["transfer", "--help"],
+        ["config"],
+    ],
     ids=lambda a: "import" if a is None else " ".join(a),
 )
 def test_the_start_is_light(arguments):

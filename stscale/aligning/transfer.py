@@ -9,7 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stscale.errors import InputError
+from stscale.options import digest
 from stscale.slices import keys
+from stscale.telling import Telling
 
 if TYPE_CHECKING:
     from stscale.alignment import Alignment, PairRecord, RunSlices
@@ -122,6 +124,34 @@ class Transferring:
         from stscale.transport import Plan
 
         return Plan.load(plan_path(self.run, pair))
+
+
+def carry_over(
+    told: Telling, slices: "RunSlices", alignment: "Alignment", labels: Sequence[str], genes: Sequence[str]
+) -> None:
+    """Do the stage of a transfer, unless just this was done: what an earlier one left is replaced.
+
+    Parameters
+    ----------
+    told
+        The run folder, and who watches.
+    slices, alignment
+        Of this run.
+    labels, genes
+        As in `Transferring`.
+    """
+    run = told.run
+    now = digest([run.manifest["stages"]["align"]["digest"], list(labels), list(genes)])
+    job = Transferring(run.path, slices, alignment)
+    if run.finished("transfer", now, *job.outputs(labels, genes)):
+        told.skip("transfer")
+        return
+    told.observer({"event": "stage", "stage": "transfer", "state": "start"})
+    with run.stage("transfer", now) as found:
+        job.forget()
+        job.labels(labels)
+        job.genes(genes)
+        found.update(labels=list(labels), genes=list(genes))
 
 
 def read_labels(slices: "RunSlices", column: str) -> tuple[NDArray[np.int64], list[str]]:

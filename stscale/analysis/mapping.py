@@ -12,6 +12,7 @@ other (Vovk et al., Algorithmic Learning in a Random World, 2005).
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -95,7 +96,7 @@ class Bank:
         rng = np.random.default_rng(seed)
         ends = np.concatenate([[0], np.cumsum(np.bincount(slice_))])
         held = np.zeros(len(latents), dtype=bool)
-        for lo, hi in zip(ends[:-1], ends[1:], strict=True):
+        for lo, hi in pairwise(ends):
             tiles = -(-(hi - lo) // tile)
             chosen = rng.permutation(tiles)[: max(1, round(share * tiles))]
             held[lo:hi] = np.isin(np.arange(hi - lo) // tile, chosen)
@@ -113,7 +114,7 @@ class Bank:
                 usual[mine] = _distance(base[others], query[mine])
             else:
                 usual[mine] = np.nan
-        spread = [_spread(latents[lo:hi]) for lo, hi in zip(ends[:-1], ends[1:], strict=True) if hi > lo]
+        spread = [_spread(latents[lo:hi]) for lo, hi in pairwise(ends) if hi > lo]
         return cls(
             latents=base,
             usual=np.sort(usual[np.isfinite(usual)]),
@@ -131,7 +132,7 @@ class Bank:
     def confidence(self, distance: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the confidence (m,) in (0, 1] of distances (m,)."""
         below = np.searchsorted(self.usual, distance, side="left")
-        return (1.0 + len(self.usual) - below) / (1.0 + len(self.usual))
+        return np.asarray((1.0 + len(self.usual) - below) / (1.0 + len(self.usual)), dtype=np.float64)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -223,8 +224,11 @@ def profile_correlation(
     mask
         (s, g) genes the training slices have.
     """
-    found = [np.corrcoef(own[m & shared], k[m & shared])[0, 1] for k, m in zip(known, mask, strict=True)
-             if (m & shared).sum() > 2 and np.ptp(own[m & shared]) > 0 and np.ptp(k[m & shared]) > 0]
+    found = [
+        np.corrcoef(own[m & shared], k[m & shared])[0, 1]
+        for k, m in zip(known, mask, strict=True)
+        if (m & shared).sum() > 2 and np.ptp(own[m & shared]) > 0 and np.ptp(k[m & shared]) > 0
+    ]
     return float(max(found, default=0.0))
 
 

@@ -151,7 +151,7 @@ class FeatureStore:
         return self._array("pca_variance")
 
     def pca_inverse(self) -> NDArray[np.float64]:
-        """What each gene was multiplied by before the axes were found, (g,); see `Components`."""
+        """Factor of each gene before the axes were found, (g,); see `Components`."""
         return self._array("pca_inverse")
 
     def pca_residual(self) -> float:

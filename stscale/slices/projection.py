@@ -1,6 +1,6 @@
 """A new slice onto the genes and components of a run: a feature store like the run's own, nothing is fitted.
 
-A panel that lacks genes of the run gives partial scores s = V_P y_P, with V (p, g) the orthonormal axes, y = (x − c) / σ
+A panel that lacks genes of the run gives partial scores s = V_P y_P, with V (p, g) the orthonormal axes, y = (x − c)/σ
 the scaled values and P the genes present. The full scores are predicted from them as probabilistic PCA does, with the
 run's variances Λ along the axes and its residual variance ψ of a gene, and rescaled so that nothing changes where no
 gene is absent:

@@ -1,0 +1,30 @@
+"""`stscale impute`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .options import Debug, Quiet, Threads
+
+
+def impute(
+    run: Annotated[Path, typer.Argument(help="A finished run folder.")],
+    genes: Annotated[str, typer.Option("--genes", help="Genes that the run kept, as A,B.")],
+    threads: Threads = None,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Say how strongly genes are expressed at every spot, as the decoder of the run sees them.
+
+    Writes RUN/imputed.zarr (log-normalised), also for slices whose panel lacks a gene when the run was integrated
+    with --genes union.
+    """
+    from stscale.tasks import impute as impute_genes
+
+    from .progress import Display
+
+    with Display(quiet=quiet) as display:
+        path = impute_genes(run, [g for g in genes.split(",") if g], threads=threads or 0, observer=display)
+    if not quiet:
+        typer.echo(path)

@@ -1,0 +1,128 @@
+"""imputed.zarr: what the decoder of a run says of some genes, at every spot of every slice."""
+
+import shutil
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stscale.device import pick_device
+from stscale.downstream.finished import Finished
+from stscale.errors import InputError
+from stscale.options import digest
+from stscale.rundir import RunFolder
+from stscale.slices import keys
+from stscale.telling import Observer, Telling
+
+if TYPE_CHECKING:
+    from stscale.analysis.imputation import Decoding
+
+FILE = "imputed.zarr"
+ROWS = 8192
+
+
+class Imputing(Telling):
+    """The imputation of one finished run.
+
+    Parameters
+    ----------
+    run
+        The run.
+    observer
+        Called with each event.
+
+    Raises
+    ------
+    InputError
+        If the run's network has no trained decoder of expression.
+    """
+
+    def __init__(self, run: Finished, observer: Observer) -> None:
+        c = run.config
+        if c.method != "spotscape":
+            raise InputError(
+                f"{run.path} was trained with method {c.method!r}, whose decoder gives parameters of counts and no "
+                "expression; integrate with method = 'spotscape' to impute"
+            )
+        if not c.spotscape.w_reconstruction:
+            raise InputError(
+                f"the decoder of {run.path} is not trained: spotscape.w_reconstruction is 0; integrate with it above 0"
+            )
+        super().__init__(RunFolder(run.path), observer)
+        self.finished = run
+
+    def go(self, genes: Sequence[str]) -> None:
+        """Write imputed.zarr, unless it holds these genes already.
+
+        Raises
+        ------
+        InputError
+            For genes that the run did not keep, or that are given twice.
+        """
+        columns = self._columns(genes)
+        path = self.run.file(FILE)
+        now = digest([self.run.manifest["stages"]["write"]["digest"], list(genes)])
+        if self.run.finished("impute", now, path):
+            self.skip("impute")
+            return
+        from stscale.output import write_genes
+
+        self.observer({"event": "stage", "stage": "impute", "state": "start"})
+        with self.run.stage("impute", now) as found:
+            decoding = self._decoding(columns)
+            write_genes(path, self._blocks(decoding), list(genes), self.run.file("integrated.zarr"))
+            found.update(genes=list(genes))
+
+    def _columns(self, genes: Sequence[str]) -> NDArray[np.int64]:
+        known = {name: i for i, name in enumerate(self.finished.features.genes().tolist())}
+        if not genes:
+            raise InputError("no genes given; name at least one, as --genes A,B")
+        for name in genes:
+            if list(genes).count(name) > 1:
+                raise InputError(f"gene {name!r} is given twice")
+            if name not in known:
+                raise InputError(
+                    f"gene {name!r} is not among the {len(known)} genes that the run kept; raise preprocess.n_hvg "
+                    "(or use --genes union, for a gene that not all slices have) and integrate again"
+                )
+        return np.array([known[name] for name in genes])
+
+    def _decoding(self, columns: NDArray[np.int64]) -> "Decoding":
+        from stscale.analysis.imputation import Decoding, Loadings
+        from stscale.graphs import load
+        from stscale.models import Spotscape
+        from stscale.training.inputs import component_scale, pca_inputs, target_scale
+        from stscale.training.trained import trained
+
+        c, features = self.finished.config, self.finished.features
+        method = trained(self.finished.path, c, features, pick_device(c.device))
+        if not isinstance(method, Spotscape):
+            raise TypeError(f"expected a Spotscape, found {type(method).__name__}")
+        if c.spotscape.input == "genes":
+            return Decoding(method, columns, None)
+        scratch = self.run.file("scratch")
+        graph = load(self.run.file("graph.npz"))
+        try:
+            inputs = pca_inputs(features, graph, scratch, smooth=c.spotscape.smooth)
+            scale = target_scale(inputs, graph, scratch, rounds=c.spotscape.target_smooth) * component_scale(features)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+        return Decoding(method, columns, Loadings.build(features, columns, c.preprocess.center), scale)
+
+    def _blocks(self, decoding: "Decoding") -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+        """Yield rows of integrated.zarr with a latent, and their values, slice by slice."""
+        import zarr
+        from anndata.io import read_elem
+
+        root = zarr.open_group(self.run.file("integrated.zarr"), mode="r", use_consolidated=False)
+        latents = root[f"obsm/{keys.EMBEDDING}"]
+        codes = np.asarray(read_elem(root[f"obs/{keys.SLICE}"]).codes)
+        ends = np.flatnonzero(np.r_[True, np.diff(codes) != 0, True])
+        for start, stop in pairwise(ends.tolist()):
+            for lo in range(start, stop, ROWS):
+                z = np.asarray(latents[lo : min(lo + ROWS, stop)])  # type: ignore[index]  # array or group
+                held = np.flatnonzero(np.isfinite(z).all(axis=1))
+                if len(held):
+                    yield lo + held, decoding(z[held], int(codes[lo]))
