@@ -1,8 +1,8 @@
 """Diffusion pseudotime from a root domain, and the abstracted graph of domains (PAGA).
 
-Both are computed here from their formulas. scanpy's PAGA needs igraph, which is GPL; its pseudotime keeps eigenvalues in
-float32 and gives those above 0.9994 no weight, as if they were of separate parts: along a long path, or of many spots,
-these are the ones that order them.
+Both are computed here from their formulas. scanpy's PAGA needs igraph, which is GPL; its pseudotime keeps eigenvalues
+in float32 and gives those above 0.9994 no weight, as if they were of separate parts: along a long path, or of many
+spots, these are the ones that order them.
 
 Sources: Haghverdi et al., Nature Methods 13 (2016), 845-848 (diffusion pseudotime); Wolf et al., Genome Biology 20
 (2019), 59 (PAGA).

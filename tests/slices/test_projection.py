@@ -63,7 +63,7 @@ def test_the_common_mean_is_taken_where_the_run_took_it(run, tmp_path) -> None:
 
 
 def test_scores_of_a_part_of_the_panel_keep_direction_and_size(run, tmp_path) -> None:
-    made, features = run
+    _, features = run
     lo, hi = features.offsets()[1:]
     whole = features.pca(lo, hi)
     rng = np.random.default_rng(5)
@@ -95,7 +95,7 @@ def test_spots_without_counts_are_left_out(run, tmp_path) -> None:
 
 
 def test_what_cannot_be_projected_is_refused(run, tmp_path) -> None:
-    made, features = run
+    _, features = run
     X = counts(4)
 
     def store(name, values, genes):
@@ -106,7 +106,7 @@ def test_what_cannot_be_projected_is_refused(run, tmp_path) -> None:
     few = features.genes()[:19]
     with pytest.raises(InputError, match="19 of the 60 genes that the run reads, at least 20"):
         project(features, store("few", X[:, :19], few), tmp_path)
-    with pytest.raises(InputError, match="log-normalised values .*trained on counts"):
+    with pytest.raises(InputError, match=r"log-normalised values .*trained on counts"):
         project(features, store("log", np.log1p(X * 0.37), gene_names(G)), tmp_path)
     with pytest.raises(InputError, match="'one' has 1 spot with counts"):
         project(features, store("one", X[:1], gene_names(G)), tmp_path)
