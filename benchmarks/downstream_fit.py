@@ -83,7 +83,7 @@ def ordered(run: str, root: str, threads: int) -> float:
 
 
 def imputed(run: str, genes: list[str], name: str, out: str, threads: int) -> dict[str, float]:
-    """Impute genes that a slice lacks, by the decoder and by what it must beat; write {method: (spots, genes)}.
+    """Impute genes that a slice lacks, by both ways and by what they must beat; write {method: (spots, genes)}.
 
     Parameters
     ----------
@@ -101,7 +101,7 @@ def imputed(run: str, genes: list[str], name: str, out: str, threads: int) -> di
     Returns
     -------
     dict
-        seconds of the decoder.
+        seconds of each way.
     """
     import anndata
 
@@ -109,17 +109,19 @@ def imputed(run: str, genes: list[str], name: str, out: str, threads: int) -> di
     from stscale.slices import SliceStore
     from stscale.slices.features import FeatureStore
 
-    start = time.perf_counter()
-    path = impute(run, genes, threads=threads)
-    seconds = time.perf_counter() - start
     features = FeatureStore.open(Path(run) / "features.zarr")
     i = features.slice_names.index(name)
     lo, hi = (int(v) for v in features.offsets()[i : i + 2])
     rows = SliceStore.open(Path(run) / "slices" / f"{name}.zarr").input_row()[features.row()[lo:hi]]
-    found = anndata.read_zarr(path)
-    decoded = found.X[(found.obs["stscale_slice"] == name).to_numpy()][rows]
-    np.savez(out, rows=rows, decoder=decoded, **_floors(Path(run), features, genes, lo, hi))
-    return {"seconds": seconds}
+    made, seconds = {}, {}
+    for by in ("decoder", "regression"):
+        start = time.perf_counter()
+        path = impute(run, genes, by=by, threads=threads)
+        seconds[by] = time.perf_counter() - start
+        found = anndata.read_zarr(path)
+        made[by] = found.X[(found.obs["stscale_slice"] == name).to_numpy()][rows]
+    np.savez(out, rows=rows, **made, **_floors(Path(run), features, genes, lo, hi))
+    return seconds
 
 
 def _floors(run: Path, features: Any, genes: list[str], lo: int, hi: int) -> dict[str, NDArray[np.float32]]:

@@ -5,7 +5,8 @@ import statistics
 from benchmarks.tables import Results, machine, table, targets
 
 METHODS = {
-    "decoder": "stscale's decoder",
+    "regression": "stscale, `--by regression` (the default)",
+    "decoder": "stscale, `--by decoder`",
     "pca_15": "floor: mean of the 15 nearest, principal components",
     "pca_50": "floor: mean of the 50 nearest, principal components",
     "smoothed_15": "floor: mean of the 15 nearest, smoothed components",

@@ -25,7 +25,7 @@ SAID = {
     "report": "writing report.html",
     "align": "laying slices on each other",
     "transfer": "carrying labels and genes over",
-    "impute": "decoding genes",
+    "impute": "imputing genes",
     "trajectory": "pseudotime from the root domain",
 }
 

@@ -88,8 +88,15 @@ def map_slices(
     return MapResult(path=Path(out), slices=mapping.go(paths, Path(out)))
 
 
-def impute(run: str | Path, genes: Sequence[str], *, threads: int = 0, observer: Observer | None = None) -> Path:
-    """Write what the decoder of a finished run says of some genes, also in slices whose panel lacks them.
+def impute(
+    run: str | Path,
+    genes: Sequence[str],
+    *,
+    by: str = "regression",
+    threads: int = 0,
+    observer: Observer | None = None,
+) -> Path:
+    """Write what the latents of a finished run say of some genes, also in slices whose panel lacks them.
 
     Parameters
     ----------
@@ -97,6 +104,9 @@ def impute(run: str | Path, genes: Sequence[str], *, threads: int = 0, observer:
         The run folder.
     genes
         Among the genes that the run kept. With `preprocess.genes = "union"` a slice need not have measured them.
+    by
+        `"regression"`: ridge regression on the latents over the slices that measured a gene. `"decoder"`: the
+        network's own reconstruction (method spotscape).
     threads
         CPU threads; 0 takes all cores.
     observer
@@ -119,7 +129,7 @@ def impute(run: str | Path, genes: Sequence[str], *, threads: int = 0, observer:
 
     finished = Finished.open(run)
     set_threads(threads or finished.config.threads)
-    Imputing(finished, observer or (lambda event: None)).go(genes)
+    Imputing(finished, by, observer or (lambda event: None)).go(genes)
     return finished.path / FILE
 
 

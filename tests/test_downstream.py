@@ -203,14 +203,15 @@ def test_a_run_without_its_predictor_finds_its_domains_again(copy, slices, tmp_p
     assert stscale.map_slices(copy, [slices[2]], out=tmp_path / "mapped").slices[0].spots == 360
 
 
-def test_imputed_genes_follow_the_measured_ones_also_where_they_are_lacking(copy, slices, stscale_) -> None:
+@pytest.mark.parametrize("by", ["regression", "decoder"])
+def test_imputed_genes_follow_the_measured_ones_also_where_they_are_lacking(by, copy, stscale_) -> None:
     features = FeatureStore.open(copy / "features.zarr")
     mask, genes = features.mask(), features.genes()
     lacked = genes[~mask[1]].tolist()
     assert lacked
     held = genes[mask.all(axis=0)][:4].tolist()
     asked = [*held[::-1], *lacked]
-    code, out, _ = stscale_("impute", copy, "--genes", ",".join(asked))
+    code, out, _ = stscale_("impute", copy, "--genes", ",".join(asked), "--by", by)
     assert code == 0
     assert "imputed.zarr" in out
     found, whole = anndata.read_zarr(copy / "imputed.zarr"), anndata.read_zarr(copy / "integrated.zarr")
@@ -227,28 +228,30 @@ def test_imputed_genes_follow_the_measured_ones_also_where_they_are_lacking(copy
     assert np.allclose(own, other, rtol=0.2, atol=0.2)
     assert found.X[~first, len(held) :].std(axis=0).min() > 0
     states = []
-    stscale.impute(copy, asked, observer=states.append)
-    assert [e["state"] for e in states] == ["reused"]
+    stscale.impute(copy, asked, by=by, observer=states.append)
+    stscale.impute(copy, asked, by="decoder" if by == "regression" else "regression", observer=states.append)
+    assert [e["state"] for e in states] == ["reused", "start"]
 
 
 @pytest.mark.parametrize(
-    ("changes", "genes", "said"),
+    ("changes", "genes", "by", "said"),
     [
-        ({}, "nobody", "'nobody' is not among the 80 genes"),
-        ({}, "", "no genes given"),
-        ({'method = "spotscape"': 'method = "mhal"'}, "any", "trained with method 'mhal'"),
-        ({"w_reconstruction = 1.0": "w_reconstruction = 0.0"}, "any", "decoder of .* is not trained"),
+        ({}, ["nobody"], "regression", "'nobody' is not among the 80 genes"),
+        ({}, [], "regression", "no genes given"),
+        ({}, ["any"], "guess", "--by 'guess': expected regression or decoder"),
+        ({'method = "spotscape"': 'method = "mhal"'}, ["any"], "decoder", "trained with method 'mhal'"),
+        ({"w_reconstruction = 1.0": "w_reconstruction = 0.0"}, ["any"], "decoder", "decoder of .* is not trained"),
     ],
-    ids=["unknown", "none", "method", "weight"],
+    ids=["unknown", "none", "way", "method", "weight"],
 )
-def test_impute_refuses_in_one_line(changes, genes, said, copy) -> None:
+def test_impute_refuses_in_one_line(changes, genes, by, said, copy) -> None:
     text = (copy / "config.toml").read_text(encoding="utf-8")
     for old, new in changes.items():
         assert old in text
         text = text.replace(old, new)
     (copy / "config.toml").write_text(text, encoding="utf-8")
     with pytest.raises(InputError, match=said):
-        stscale.impute(copy, [g for g in genes.split(",") if g])
+        stscale.impute(copy, genes, by=by)
     assert not (copy / "imputed.zarr").exists()
 
 
@@ -262,7 +265,7 @@ def test_a_network_of_genes_decodes_genes(slices, tmp_path) -> None:
     config = CONFIG.replace({"spotscape": {"input": "genes", "decoder": "mlp"}, "train": {"steps": 4}})
     stscale.integrate(slices[:1], out=tmp_path / "run", config=config)
     genes = FeatureStore.open(tmp_path / "run" / "features.zarr").genes()[:2].tolist()
-    found = anndata.read_zarr(stscale.impute(tmp_path / "run", genes))
+    found = anndata.read_zarr(stscale.impute(tmp_path / "run", genes, by="decoder"))
     assert np.isfinite(found.X).all()
     mapped = stscale.map_slices(tmp_path / "run", slices[:1], out=tmp_path / "mapped").adata()
     own = anndata.read_zarr(tmp_path / "run" / "integrated.zarr")

@@ -1,9 +1,8 @@
-"""imputed.zarr: what the decoder of a run says of some genes, at every spot of every slice."""
+"""imputed.zarr: what the latents of a run say of some genes, at every spot of every slice."""
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,10 +15,11 @@ from stscale.rundir import RunFolder
 from stscale.slices import keys
 from stscale.telling import Observer, Telling
 
-if TYPE_CHECKING:
-    from stscale.analysis.imputation import Decoding
-
 FILE = "imputed.zarr"
+WAYS = ("regression", "decoder")
+Values = Callable[[NDArray[np.float32], int], NDArray[np.float32]]
+"""Latents (m, d) of a slice → values (m, k)."""
+
 ROWS = 8192
 
 
@@ -30,28 +30,33 @@ class Imputing(Telling):
     ----------
     run
         The run.
+    by
+        `"regression"`: ridge regression of the genes on the latents, over the slices that measured them.
+        `"decoder"`: what the network itself makes of the latents.
     observer
         Called with each event.
 
     Raises
     ------
     InputError
-        If the run's network has no trained decoder of expression.
+        If `by` is none of these, or `"decoder"` of a run whose network has no trained decoder of expression.
     """
 
-    def __init__(self, run: Finished, observer: Observer) -> None:
+    def __init__(self, run: Finished, by: str, observer: Observer) -> None:
         c = run.config
-        if c.method != "spotscape":
+        if by not in WAYS:
+            raise InputError(f"--by {by!r}: expected {' or '.join(WAYS)}")
+        if by == "decoder" and c.method != "spotscape":
             raise InputError(
                 f"{run.path} was trained with method {c.method!r}, whose decoder gives parameters of counts and no "
-                "expression; integrate with method = 'spotscape' to impute"
+                "expression; impute by regression"
             )
-        if not c.spotscape.w_reconstruction:
+        if by == "decoder" and not c.spotscape.w_reconstruction:
             raise InputError(
-                f"the decoder of {run.path} is not trained: spotscape.w_reconstruction is 0; integrate with it above 0"
+                f"the decoder of {run.path} is not trained: spotscape.w_reconstruction is 0; impute by regression"
             )
         super().__init__(RunFolder(run.path), observer)
-        self.finished = run
+        self.finished, self.by = run, by
 
     def go(self, genes: Sequence[str]) -> None:
         """Write imputed.zarr, unless it holds these genes already.
@@ -63,7 +68,7 @@ class Imputing(Telling):
         """
         columns = self._columns(genes)
         path = self.run.file(FILE)
-        now = digest([self.run.manifest["stages"]["write"]["digest"], list(genes)])
+        now = digest([self.run.manifest["stages"]["write"]["digest"], list(genes), self.by])
         if self.run.finished("impute", now, path):
             self.skip("impute")
             return
@@ -71,9 +76,20 @@ class Imputing(Telling):
 
         self.observer({"event": "stage", "stage": "impute", "state": "start"})
         with self.run.stage("impute", now) as found:
-            decoding = self._decoding(columns)
-            write_genes(path, self._blocks(decoding), list(genes), self.run.file("integrated.zarr"))
-            found.update(genes=list(genes))
+            values = self._decoding(columns) if self.by == "decoder" else self._regression(columns)
+            write_genes(path, self._blocks(values), list(genes), self.run.file("integrated.zarr"))
+            found.update(genes=list(genes), by=self.by)
+
+    def _regression(self, columns: NDArray[np.int64]) -> Values:
+        from stscale.analysis.regression import Moments
+
+        features, z = self.finished.features, self.finished.latents()
+        moments = Moments(features.n_slices, z.shape[1], len(columns))
+        for i, (start, stop) in enumerate(pairwise(features.offsets().tolist())):
+            for lo in range(start, stop, ROWS):
+                hi = min(lo + ROWS, stop)
+                moments.add(i, z[lo:hi], features.normalised(lo, hi)[:, columns])
+        return moments.fit(features.mask()[:, columns])
 
     def _columns(self, genes: Sequence[str]) -> NDArray[np.int64]:
         known = {name: i for i, name in enumerate(self.finished.features.genes().tolist())}
@@ -89,7 +105,7 @@ class Imputing(Telling):
                 )
         return np.array([known[name] for name in genes])
 
-    def _decoding(self, columns: NDArray[np.int64]) -> "Decoding":
+    def _decoding(self, columns: NDArray[np.int64]) -> Values:
         from stscale.analysis.imputation import Decoding, Loadings
         from stscale.graphs import load
         from stscale.models import Spotscape
@@ -111,7 +127,7 @@ class Imputing(Telling):
             shutil.rmtree(scratch, ignore_errors=True)
         return Decoding(method, columns, Loadings.build(features, columns, c.preprocess.center), scale)
 
-    def _blocks(self, decoding: "Decoding") -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+    def _blocks(self, values: Values) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
         """Yield rows of integrated.zarr with a latent, and their values, slice by slice."""
         import zarr
         from anndata.io import read_elem
@@ -125,4 +141,4 @@ class Imputing(Telling):
                 z = np.asarray(latents[lo : min(lo + ROWS, stop)])  # type: ignore[index]  # array or group
                 held = np.flatnonzero(np.isfinite(z).all(axis=1))
                 if len(held):
-                    yield lo + held, decoding(z[held], int(codes[lo]))
+                    yield lo + held, values(z[held], int(codes[lo]))
