@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 ROWS = 65_536
 # Files of the graphs that two-view methods read.
 VIEWS = ("spatial.npz", "feature.npz")
+# What was made of latents that are replaced.
+DERIVED = ("imputed.zarr", "trajectory.csv", "figures/trajectory.png")
 
 
 class Integration(Telling):
@@ -301,6 +303,8 @@ class Integration(Telling):
             return
         self.observer({"event": "stage", "stage": "write", "state": "start"})
         with self.run.stage("write", now, undoes=("align", "transfer", "impute", "trajectory")):
+            for made in map(self.run.file, DERIVED):
+                shutil.rmtree(made, ignore_errors=True) if made.is_dir() else made.unlink(missing_ok=True)
             uns = {"version": __version__, "config": options.dump(self.config, meanings=False)}
             write_integrated(path, collection, features, latents, labels, uns)
 

@@ -14,6 +14,7 @@ from stscale.errors import InputError
 from stscale.rundir import read_manifest
 from stscale.slices.features import FeatureStore
 from stscale.slices.simulate import simulate
+from stscale.stages import DERIVED
 
 SMALL = {
     "run": {"threads": 1, "device": "cpu"},
@@ -315,6 +316,8 @@ def test_transfer_needs_an_alignment_and_does_what_align_does(copy, stscale_) ->
 
 def test_integrating_anew_forgets_what_was_added(copy, slices) -> None:
     stscale.trajectory(copy, "0")
+    stscale.impute(copy, FeatureStore.open(copy / "features.zarr").genes()[:1].tolist())
     stscale.integrate(slices[:2], out=copy, config=CONFIG.replace({"domains": {"k": 2}}))
-    assert "trajectory" not in read_manifest(copy)["stages"]
+    assert not {"trajectory", "impute"} & set(read_manifest(copy)["stages"])
+    assert not [name for name in DERIVED if (copy / name).exists()]
     assert "stscale_pseudotime" not in anndata.read_zarr(copy / "integrated.zarr").obs

@@ -97,8 +97,7 @@ class Transferring:
         from stscale.slices.features import FeatureStore
 
         features = FeatureStore.open(self.run / "features.zarr")
-        known, measured, offsets = features.genes().tolist(), features.mask(), features.offsets()
-        columns = np.array([known.index(name) for name in names])
+        measured, offsets, columns = features.mask(), features.offsets(), features.columns(names)
         stores = [SliceStore.open(path) for path in self.slices.stores()]
         out = output_rows(Collection.build(stores, genes="union", min_shared=0), features)
 
@@ -191,12 +190,4 @@ def check_genes(run: Path, names: Sequence[str]) -> None:
     """
     from stscale.slices.features import FeatureStore
 
-    known = FeatureStore.open(run / "features.zarr").genes()
-    for name in names:
-        if list(names).count(name) > 1:
-            raise InputError(f"gene {name!r} is given twice")
-        if name not in known:
-            raise InputError(
-                f"gene {name!r} is not among the {len(known)} genes that the run kept; "
-                "raise preprocess.n_hvg and integrate again"
-            )
+    FeatureStore.open(run / "features.zarr").columns(names)

@@ -66,7 +66,9 @@ class Imputing(Telling):
         InputError
             For genes that the run did not keep, or that are given twice.
         """
-        columns = self._columns(genes)
+        if not genes:
+            raise InputError("no genes given; name at least one, as --genes A,B")
+        columns = self.finished.features.columns(genes)
         path = self.run.file(FILE)
         now = digest([self.run.manifest["stages"]["write"]["digest"], list(genes), self.by])
         if self.run.finished("impute", now, path):
@@ -90,20 +92,6 @@ class Imputing(Telling):
                 hi = min(lo + ROWS, stop)
                 moments.add(i, z[lo:hi], features.normalised(lo, hi)[:, columns])
         return moments.fit(features.mask()[:, columns])
-
-    def _columns(self, genes: Sequence[str]) -> NDArray[np.int64]:
-        known = {name: i for i, name in enumerate(self.finished.features.genes().tolist())}
-        if not genes:
-            raise InputError("no genes given; name at least one, as --genes A,B")
-        for name in genes:
-            if list(genes).count(name) > 1:
-                raise InputError(f"gene {name!r} is given twice")
-            if name not in known:
-                raise InputError(
-                    f"gene {name!r} is not among the {len(known)} genes that the run kept; raise preprocess.n_hvg "
-                    "(or use --genes union, for a gene that not all slices have) and integrate again"
-                )
-        return np.array([known[name] for name in genes])
 
     def _decoding(self, columns: NDArray[np.int64]) -> Values:
         from stscale.analysis.imputation import Decoding, Loadings

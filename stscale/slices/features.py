@@ -1,6 +1,7 @@
 """The feature store: what training reads. Spots with counts, slice by slice in tile order, on the chosen genes."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -117,6 +118,25 @@ class FeatureStore:
     def genes(self) -> NDArray[np.str_]:
         """Names of the genes kept, (g,), sorted."""
         return np.array(self.var().index.tolist(), dtype=np.str_)
+
+    def columns(self, names: Sequence[str]) -> NDArray[np.int64]:
+        """Columns of some genes, (k,), in the order asked.
+
+        Raises
+        ------
+        InputError
+            A gene given twice, or one that is not among the genes kept.
+        """
+        known = {name: column for column, name in enumerate(self.genes().tolist())}
+        for name in names:
+            if list(names).count(name) > 1:
+                raise InputError(f"gene {name!r} is given twice")
+            if name not in known:
+                raise InputError(
+                    f"gene {name!r} is not among the {len(known)} genes that the run kept; "
+                    "raise preprocess.n_hvg and integrate again"
+                )
+        return np.array([known[name] for name in names], dtype=np.int64)
 
     def var(self) -> "pd.DataFrame":
         """Per gene: `mean` (of the values as ingested), `variance_norm`, `rank`, `n_slices`; see `GeneRanking`."""
