@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint check bench bench-scale clean
+.PHONY: demo test lint check bench bench-scale image-steps clean
 
 demo: $(READY)
 	rm -rf demo
@@ -35,6 +35,12 @@ bench-scale: $(READY)
 	$(BIN)/python -m benchmarks.published
 	$(BIN)/python -m benchmarks.align
 	$(BIN)/python -m benchmarks.readme
+
+# the Dockerfile's steps in a virtual environment; downloads the image's packages
+image-steps: $(READY)
+	rm -rf build/image
+	mkdir -p build
+	$(BIN)/python docker/steps.py build/image
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

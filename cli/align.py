@@ -8,7 +8,7 @@ import typer
 from stscale.config import Run, load
 from stscale.errors import InputError
 
-from .options import Debug, Quiet, Seed, Setting, Threads, configured
+from .options import Debug, Progress, Progressing, Quiet, Seed, Setting, Threads, configured, matched
 
 if TYPE_CHECKING:
     from stscale.alignment import Alignment, PairRecord
@@ -55,6 +55,7 @@ def align(
     seed: Seed = None,
     threads: Threads = None,
     fresh: Fresh = False,
+    progress: Progressing = Progress.auto,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
@@ -63,6 +64,7 @@ def align(
     Writes into the run folder: transforms.json, matches.parquet, obsm spatial_aligned (and spatial_3d with --z or
     --spacing), figures. Options that are not given are those of the run's config.toml.
     """
+    inputs = matched(inputs)
     single = len(inputs) == 1 and (inputs[0] / "manifest.json").is_file()
     base = load(inputs[0] / "config.toml") if single and (inputs[0] / "config.toml").is_file() else Run()
     given: dict[str, Any] = {
@@ -82,9 +84,9 @@ def align(
         _check_own(run, base)
     from stscale.pipeline import align as align_slices
 
-    from .progress import Display
+    from .progress import watching
 
-    with Display(quiet=quiet) as display:
+    with watching(progress, quiet=quiet) as display:
         result = align_slices(
             inputs[0] if single else inputs,
             out=out,
@@ -94,10 +96,9 @@ def align(
             fresh=fresh,
             observer=display,
         )
-    if not quiet:
-        typer.echo("\n".join(said(result.alignment)))
-        names = ["transforms.json", "matches.parquet", "matches.csv.gz", "integrated.zarr", "report.html"]
-        typer.echo("\n".join(str(result.path / name) for name in names if (result.path / name).exists()))
+    names = ["transforms.json", "matches.parquet", "matches.csv.gz", "integrated.zarr", "report.html"]
+    files = [str(result.path / name) for name in names if (result.path / name).exists()]
+    display.done(said(result.alignment) + files, run=result.path, pairs=len(result.alignment.pairs))
 
 
 def said(alignment: "Alignment") -> list[str]:

@@ -5,13 +5,29 @@ import sys
 
 import typer
 
-from stscale.errors import StscaleError
+from stscale.stopping import Stopped, heeded
 
-from . import align, config, impute, ingest, inspect, integrate, map, metrics, plan, simulate, trajectory, transfer
+from . import (
+    align,
+    config,
+    impute,
+    ingest,
+    inspect,
+    integrate,
+    map,
+    metrics,
+    plan,
+    report,
+    simulate,
+    trajectory,
+    transfer,
+)
+from .verdict import CODES, verdict
 
 app = typer.Typer(
     name="stscale",
     help="Integrate and align many slices of spatial-transcriptomics tissue, at any size.",
+    epilog=CODES,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -28,6 +44,7 @@ app.command()(plan.plan)
 app.command()(ingest.ingest)
 app.command()(simulate.simulate)
 app.command()(metrics.metrics)
+app.command()(report.report)
 app.command()(inspect.inspect)
 app.command()(config.config)
 
@@ -44,24 +61,21 @@ def _version(version: bool = typer.Option(False, "--version", help="Print the ve
 def main() -> None:
     """Run the application; bad input is one line on stderr and exit code 2.
 
-    Other failures are one line and exit code 1; `--debug` after the command shows the traceback of either.
+    Other failures are one line and exit code 1; `--debug` after the command shows the traceback of either. SIGTERM
+    and SIGINT end a training after its step with a checkpoint, anything else at once: exit codes 143 and 130.
     """
     debug = "--debug" in sys.argv
     try:
-        app()
-    except StscaleError as error:
-        _stop(error, str(error), 2, debug)
-    except KeyboardInterrupt:
-        typer.echo("interrupted; the same command goes on from here", err=True)
-        sys.exit(130)
-    except Exception as error:
-        _stop(error, f"{type(error).__name__}: {error} (this is a bug; --debug shows where)", 1, debug)
-
-
-def _stop(error: Exception, text: str, code: int, debug: bool) -> None:
-    if debug:
-        raise error
-    if os.environ.get("RANK", "0") != "0":
-        sys.exit(code)  # the first rank has said it
-    typer.echo("error: " + " ".join(text.split()), err=True)
-    sys.exit(code)
+        with heeded():
+            app()
+    except (Exception, Stopped) as error:
+        if debug and not isinstance(error, Stopped):
+            raise
+        code, text = verdict(error)
+        if os.environ.get("RANK", "0") == "0":  # the first rank speaks for all
+            typer.echo(text if isinstance(error, Stopped) else f"error: {text}", err=True)
+        if isinstance(error, Stopped):
+            sys.stdout.flush()
+            # threads that still compute are not waited for: what they make is not whole, and no run trusts it
+            os._exit(code)
+        sys.exit(code)

@@ -7,7 +7,7 @@ import typer
 
 from stscale.errors import InputError
 
-from .options import Debug, Quiet
+from .options import Debug, Quiet, matched
 
 
 def ingest(
@@ -25,6 +25,7 @@ def ingest(
     from stscale.slices import ingest as ingest_slice
     from stscale.slices.sources import slice_name
 
+    sources = matched(sources)
     given = {"tile": tile, "chunk": chunk}
     config = build(Ingest, {k: v for k, v in given.items() if v is not None}, "ingest")
     targets = [out / f"{slice_name(s)}.zarr" for s in sources]

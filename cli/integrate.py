@@ -3,11 +3,30 @@
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .options import Debug, MaxRam, MaxVram, MethodName, Quiet, Seed, Setting, Threads, configured
+from .options import (
+    Debug,
+    MaxRam,
+    MaxVram,
+    MethodName,
+    Progress,
+    Progressing,
+    Quiet,
+    Seed,
+    Setting,
+    Threads,
+    configured,
+    matched,
+)
+
+if TYPE_CHECKING:
+    from stscale.results import Result
+
+    from .jsonlines import JsonLines
+    from .progress import Display
 
 
 def integrate(
@@ -34,6 +53,7 @@ def integrate(
     max_ram: MaxRam = None,
     max_vram: MaxVram = None,
     fresh: Annotated[bool, typer.Option("--fresh/--resume", help="Start over, or reuse what is finished.")] = False,
+    progress: Progressing = Progress.auto,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
@@ -64,13 +84,27 @@ def integrate(
     from stscale.pipeline import integrate as integrate_slices
     from stscale.training.launch import followers
 
-    from .progress import Display
+    from .progress import watching
 
     rank = int(os.environ.get("RANK", "0"))
     quiet = quiet or rank > 0  # the first rank speaks for all
-    with followers(nproc, ["-m", "stscale_cli", *sys.argv[1:]]), Display(quiet=quiet) as display:
-        result = integrate_slices(slices, out=out, config=run, fresh=fresh, observer=display)
-    if not quiet:
-        left = f" ({result.left_out} without counts left out)" if result.left_out else ""
-        typer.echo(f"{result.n} spots of {len(result.slices)} slices{left}, {result.k} domains")
-        typer.echo(f"{result.path / 'integrated.zarr'}\n{result.path / 'report.html'}")
+    paths = matched(slices)
+    with followers(nproc, ["-m", "stscale_cli", *sys.argv[1:]]), watching(progress, quiet=quiet) as display:
+        result = integrate_slices(paths, out=out, config=run, fresh=fresh, observer=display)
+    _tell(result, display)
+
+
+def _tell(result: "Result", display: "Display | JsonLines") -> None:
+    left = f" ({result.left_out} without counts left out)" if result.left_out else ""
+    display.done(
+        [
+            f"{result.n} spots of {len(result.slices)} slices{left}, {result.k} domains",
+            str(result.path / "integrated.zarr"),
+            str(result.path / "report.html"),
+        ],
+        run=result.path,
+        spots=result.n,
+        left_out=result.left_out,
+        slices=result.slices,
+        domains=result.k,
+    )

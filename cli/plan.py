@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .options import Debug, MaxRam, MaxVram, MethodName, Setting, Threads, configured
+from .options import Debug, MaxRam, MaxVram, MethodName, Setting, Threads, configured, matched
 
 if TYPE_CHECKING:
     from stscale.planning import Plan
@@ -46,7 +46,7 @@ def plan(
     )
     from stscale.pipeline import plan as plan_slices
 
-    found = plan_slices(slices, out=out, config=run)
+    found = plan_slices(matched(slices), out=out, config=run)
     typer.echo(json.dumps(found.record(), indent=2) if as_json else "\n".join(told(found)))
 
 

@@ -1,10 +1,18 @@
 """What a person sees while a run goes on."""
 
+import time
 from types import TracebackType
 from typing import Any
 
+import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from .jsonlines import JsonLines
+from .options import Progress as Kind
+
+EVERY = 30.0
+"""Seconds between two lines about the steps of a training where there is no bar."""
 
 
 def duration(seconds: float) -> str:
@@ -30,11 +38,24 @@ SAID = {
 }
 
 
-class Display:
-    """Prints stages as they start, and a bar with the named loss terms, the rate and the time left."""
+def watching(kind: Kind, *, quiet: bool) -> "Display | JsonLines":
+    """Return what shows the events of a run."""
+    if kind is Kind.json and not quiet:
+        return JsonLines()
+    return Display(quiet=quiet, plain=kind is Kind.plain)
 
-    def __init__(self, *, quiet: bool) -> None:
+
+class Display:
+    """Prints stages as they start, and the named loss terms, the rate and the time left.
+
+    On a terminal they are a bar; elsewhere, or when `plain`, a line every half minute.
+    """
+
+    def __init__(self, *, quiet: bool, plain: bool = False) -> None:
         self.console = Console(stderr=True, quiet=quiet, highlight=False)
+        self.plain = plain or not self.console.is_terminal
+        self.quiet = quiet
+        self._said = time.monotonic()
         self._bar = Progress(
             TextColumn("  {task.description}"),
             BarColumn(bar_width=24),
@@ -43,6 +64,7 @@ class Display:
             TimeRemainingColumn(),
             console=self.console,
             transient=True,
+            disable=self.plain,
         )
         self._task: TaskID | None = None
 
@@ -54,6 +76,11 @@ class Display:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._bar.stop()
+
+    def done(self, lines: list[str], **fields: Any) -> None:
+        """Print what came out, on stdout."""
+        if not self.quiet:
+            typer.echo("\n".join(lines))
 
     def __call__(self, event: dict[str, Any]) -> None:
         """Show one event of a run."""
@@ -88,6 +115,7 @@ class Display:
 
     def _step(self, event: dict[str, Any]) -> None:
         if self._task is None:
+            self._said = time.monotonic()
             self._task = self._bar.add_task("step", total=event["total"], terms="")
         plain = {"event", "step", "total", "seconds_per_step"}
         terms = "  ".join(f"{k} {v:.3g}" for k, v in event.items() if k not in plain)
@@ -95,3 +123,7 @@ class Display:
         self._bar.update(self._task, completed=event["step"], terms=f"{terms}  {rate:.1f} steps/s")
         if event["step"] == event["total"]:
             self.console.print(f"  {event['total']} steps: {terms}")
+        elif self.plain and time.monotonic() - self._said > EVERY:
+            self._said = time.monotonic()
+            left = duration((event["total"] - event["step"]) * event["seconds_per_step"])
+            self.console.print(f"  step {event['step']} of {event['total']}, {left} left: {terms}")

@@ -12,9 +12,9 @@ __version__ = "0.1.0"
 
 # Resolved on first use, so that `import stscale` stays light (no torch, no FAISS).
 _LAZY = {
-    "AlignResult": "stscale.pipeline",
+    "AlignResult": "stscale.results",
     "MapResult": "stscale.tasks",
-    "Result": "stscale.pipeline",
+    "Result": "stscale.results",
     "Run": "stscale.config",
     "StscaleError": "stscale.errors",
     "align": "stscale.pipeline",

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from stscale.stopping import deferred
+
 
 @contextmanager
 def atomic_path(path: Path, *, holder_in: Path | None = None) -> Iterator[Path]:
@@ -31,9 +33,10 @@ def atomic_path(path: Path, *, holder_in: Path | None = None) -> Iterator[Path]:
     part = holder / path.name
     try:
         yield part
-        if path.is_dir() and not path.is_symlink():
-            # a directory cannot be replaced in one call: move the old one aside first, delete it last
-            path.replace(holder / "old")
-        part.replace(path)
+        with deferred():
+            if path.is_dir() and not path.is_symlink():
+                # a directory cannot be replaced in one call: move the old one aside first, delete it last
+                path.replace(holder / "old")
+            part.replace(path)
     finally:
         shutil.rmtree(holder, ignore_errors=True)

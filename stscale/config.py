@@ -15,6 +15,7 @@ from stscale.sections import (
     Ingest,
     Mhal,
     Preprocess,
+    Report,
     Sample,
     Simulate,
     Spotscape,
@@ -32,6 +33,7 @@ __all__ = [
     "Ingest",
     "Mhal",
     "Preprocess",
+    "Report",
     "Run",
     "Sample",
     "Simulate",
@@ -68,6 +70,7 @@ class Run(Section):
     train: Train = Train()
     domains: Domains = Domains()
     align: Align = Align()
+    report: Report = Report()
 
     def check(self) -> None:
         """Refuse budgets that are no amounts of memory."""
@@ -75,6 +78,35 @@ class Run(Section):
             value = getattr(self, name)
             if value is not None:
                 bytes_of(value, name)
+
+    def check_sections(self) -> None:
+        """Refuse sections that contradict each other; before a run, for options come one after the other.
+
+        Raises
+        ------
+        InputError
+            Naming both options.
+        """
+        if self.preprocess.lognormalized and "zinb" not in getattr(self.network, "without", ("zinb",)):
+            raise InputError(
+                f"{self.method} reconstructs raw counts and log-normalised input has none; give counts, or leave that "
+                f"part out: {self.method}.without = ['zinb']"
+            )
+        if self.domains.method == "assignment":
+            self._check_assignment()
+
+    def _check_assignment(self) -> None:
+        if self.method != "mhal":
+            raise InputError(f"domains.method = 'assignment' is for mhal; {self.method} has no prototypes to assign to")
+        if "pcl" in self.mhal.without or self.mhal.phi == 1:
+            raise InputError("domains.method = 'assignment' needs trained prototypes; they are left out of [mhal]")
+        if self.domains.per_slice:
+            raise InputError("domains.method = 'assignment' is joint over the slices; set domains.per_slice = false")
+        if self.domains.k is None or self.domains.k > self.mhal.prototypes:
+            raise InputError(
+                f"domains.k = {self.domains.k} and mhal.prototypes = {self.mhal.prototypes}: an assignment merges the "
+                "prototypes to domains.k domains; give that many domains (-k), and as many prototypes or more"
+            )
 
     @property
     def network(self) -> Spotscape | Mhal | Stmfg:

@@ -1,7 +1,6 @@
 """The public Python API: what the command line calls."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,45 +11,16 @@ from stscale.config import Run
 from stscale.device import pick_device
 from stscale.errors import InputError, StscaleError
 from stscale.inputs import check_inputs
+from stscale.results import AlignResult, Result
 from stscale.rundir import MANIFEST, RunFolder
 from stscale.stages import Integration
+from stscale.stopping import Stopped
 from stscale.telling import Observer
 from stscale.threads import available_cores, local_ranks, set_threads
 
 if TYPE_CHECKING:
-    import anndata
-
-    from stscale.alignment import Alignment, PairList
+    from stscale.alignment import PairList
     from stscale.planning import Plan
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Result:
-    """A finished run.
-
-    Attributes
-    ----------
-    path
-        The run folder.
-    n, left_out
-        Spots in the output, and how many of them took no part in the fit (no count on the used genes).
-    slices
-        Names in the order given.
-    k
-        Number of domains.
-    """
-
-    path: Path
-    n: int
-    left_out: int
-    slices: tuple[str, ...]
-    k: int
-
-    def adata(self) -> "anndata.AnnData":
-        """Read `integrated.zarr`."""
-        import anndata
-
-        return anndata.read_zarr(self.path / "integrated.zarr")
 
 
 def integrate(
@@ -88,6 +58,8 @@ def integrate(
     StscaleError
         For bad input or settings, in one line. A folder that this call made is removed again unless its features
         were finished.
+    Stopped
+        When a stop was asked for (`stscale.stopping`); the same call goes on from there.
     """
     from stscale.training.launch import group
 
@@ -101,34 +73,12 @@ def integrate(
         lead = _Lead(paths, Path(out), config, observer or (lambda event: None))
         try:
             result = lead.go(fresh=fresh)
-        except BaseException:
+        except BaseException as error:
             if not lead.busy:  # in a step the others meet the error, or the end of the connection, themselves
-                ranks.agreed(None)
+                ranks.agreed(error.number if isinstance(error, Stopped) else None)
             raise
         ranks.agreed(result)
         return result
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AlignResult:
-    """An aligned run.
-
-    Attributes
-    ----------
-    path
-        The run folder.
-    alignment
-        Transforms, pairs and what is to be said about them.
-    """
-
-    path: Path
-    alignment: "Alignment"
-
-    def adata(self) -> "anndata.AnnData":
-        """Read `integrated.zarr`, with the aligned coordinates in `obsm["spatial_aligned"]`."""
-        import anndata
-
-        return anndata.read_zarr(self.path / "integrated.zarr")
 
 
 def align(
@@ -233,7 +183,9 @@ def _align_run(
     if genes:
         check_genes(run, genes)
     set_threads(config.threads or _threads())
-    aligning = Aligning(RunFolder(run), slices, pairs, config, tell)
+    folder = RunFolder(run)
+    folder.command("align")
+    aligning = Aligning(folder, slices, pairs, config, tell)
     if fresh:
         aligning.forget()
     return AlignResult(path=run, alignment=aligning.go(labels=labels, genes=genes))
@@ -263,6 +215,7 @@ def plan(slices: Sequence[str | Path], *, out: str | Path = ".", config: Run | N
     from stscale.planning import make_plan, probe, read_header
 
     config = config or Run()
+    config.check_sections()
     cuda = pick_device(config.device).type == "cuda"
     threads = set_threads(config.threads or _threads())
     headers = [read_header(path) for path in check_inputs(slices)]
@@ -276,6 +229,8 @@ def _follow(config: Run) -> Result:
 
     set_threads(config.threads or _threads())
     result = follow(pick_device(config.device))
+    if isinstance(result, int):
+        raise Stopped(result)
     if not isinstance(result, Result):
         raise StscaleError("rank 0 stopped before the end; its own message says why")
     return result
@@ -303,6 +258,7 @@ class _Lead:
             paths = [p.absolute() for p in self.paths] if compute.remote else self.paths
             run = RunFolder(self.out.absolute() if compute.remote else self.out, fresh=fresh)
             run.manifest["plan"] = found.record()
+            run.command("integrate")
             self._integration = Integration(run, paths, found.run, self.tell, compute)
             return self._stages(self._integration)
 
@@ -316,8 +272,9 @@ class _Lead:
             # slices that cannot be integrated leave nothing behind, not even their stores
             run.discard_if_new(before="features")
             raise
-        except BaseException:
-            run.discard_if_new()
+        except BaseException as error:
+            if not isinstance(error, Stopped):  # the next start goes on there
+                run.discard_if_new()
             raise
         return Result(
             path=run.path,

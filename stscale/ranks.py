@@ -109,6 +109,18 @@ def _ends(rows: Tensor) -> list[int]:
     return [0, *total(sizes).cumsum(0).tolist()]
 
 
+def largest(value: int) -> int:
+    """Return the largest of the ranks' numbers on every rank; on the CPU, so that no GPU is waited for."""
+    if count() == 1:
+        return value
+    import torch
+    import torch.distributed as dist
+
+    box = torch.tensor([value], dtype=torch.int64)
+    dist.all_reduce(box, op=dist.ReduceOp.MAX)
+    return int(box.item())
+
+
 def agreed(value: Any) -> Any:
     """Return rank 0's value of a picklable object on every rank; waits for rank 0."""
     if count() == 1:

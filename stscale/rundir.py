@@ -1,8 +1,11 @@
 """The run folder: what was done, from what, and what can be reused."""
 
 import json
+import os
 import platform
 import shutil
+import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,10 +18,14 @@ from stscale.atomic import atomic_path
 from stscale.errors import InputError
 from stscale.memory import trim
 from stscale.meter import Meter
+from stscale.stopping import Stopped, check
 
 MANIFEST = "manifest.json"
 EVENTS = "events.jsonl"
-PACKAGES = ("torch", "faiss-cpu", "faiss-gpu", "anndata", "zarr", "numpy", "scipy", "scikit-learn", "dask")
+PACKAGES = (
+    *("torch", "faiss-cpu", "faiss-gpu", "anndata", "zarr", "numpy", "scipy", "scikit-learn", "dask"),
+    *("scanpy", "umap-learn", "matplotlib"),
+)
 
 
 class RunFolder:
@@ -37,7 +44,7 @@ class RunFolder:
     Raises
     ------
     InputError
-        When the folder holds other things than a run.
+        When the folder holds other things than a run, or this process may not write there.
     """
 
     def __init__(self, path: Path, *, fresh: bool = False) -> None:
@@ -47,6 +54,7 @@ class RunFolder:
             raise InputError(f"{path} is a file; give a folder for the run with -o")
         if self.existed and any(path.iterdir()) and not (path / MANIFEST).exists():
             raise InputError(f"{path} is not empty and not a run of stscale; give another folder with -o")
+        check_writable(path)
         if fresh and self.existed:
             shutil.rmtree(path)
         path.mkdir(parents=True, exist_ok=True)
@@ -82,19 +90,38 @@ class RunFolder:
         ------
         dict
             What the stage wants to have in the manifest besides digest, seconds and peak memory.
+
+        Raises
+        ------
+        Stopped
+            Before the stage, when a stop was asked for.
         """
+        check()
         for gone in (name, *undoes):
             self.manifest["stages"].pop(gone, None)
         self.save()
         self.event("stage", stage=name, state="start")
         found: dict[str, Any] = {}
-        with Meter() as meter:
-            yield found
+        try:
+            with Meter() as meter:
+                yield found
+        except Stopped as stop:
+            self.event("stage", stage=name, state="stopped", signal=stop.name)
+            raise
         trim()
         record = {"digest": digest, "seconds": round(meter.seconds, 3), "peak_mb": round(meter.peak_mb, 1), **found}
         self.manifest["stages"][name] = record
         self.save()
         self.event("stage", stage=name, state="end", **{k: v for k, v in record.items() if k != "digest"})
+
+    def command(self, verb: str) -> None:
+        """Note how this process was started, so that the run can be made again: manifest["commands"][verb]."""
+        first, *rest = sys.argv or [""]
+        # the console script, and `python -m stscale_cli` (whose first word is a file)
+        ours = Path(first).stem == "stscale" or Path(first).parent.name in ("stscale_cli", "cli")
+        words = ["stscale" if ours else Path(first).name, *rest]
+        self.manifest.setdefault("commands", {})[verb] = words
+        self.save()
 
     def reuse(self, name: str) -> None:
         """Announce that a stage is reused."""
@@ -122,6 +149,28 @@ class RunFolder:
         finished = self.manifest["stages"]
         if not self.existed and (not finished or (before is not None and before not in finished)):
             shutil.rmtree(self.path, ignore_errors=True)
+
+
+def check_writable(path: Path) -> None:
+    """Make sure that this process may make `path`, or change what it holds; nothing is left behind.
+
+    Raises
+    ------
+    InputError
+        Naming the folder in the way, whose it is, and who this process is.
+    """
+    place = path.absolute()
+    while not place.exists():
+        place = place.parent
+    try:
+        with tempfile.TemporaryFile(dir=place):
+            pass
+    except OSError as error:
+        owner = f"belongs to user {place.stat().st_uid}, this process is user {os.getuid()}"
+        raise InputError(
+            f"cannot write to {place} ({error.strerror}; it {owner}); give a folder for the run that this user may "
+            "write to, mounted for reading and writing"
+        ) from error
 
 
 def read_manifest(path: Path) -> dict[str, Any]:

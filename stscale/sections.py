@@ -119,7 +119,7 @@ class Spotscape(Section):
 class Views(Section):
     """The two graphs of mhal and stmfg; no edge joins two slices."""
 
-    spatial_k: int = option(50, "neighbours of a spot in the spatial graph", low=1)
+    spatial_k: int = option(12, "neighbours of a spot in the spatial graph", low=1)
     radius: float | None = option(
         None, "largest distance in the spatial graph, in the units of the coordinates; replaces spatial_k", above=0.0
     )
@@ -132,16 +132,78 @@ class Views(Section):
 class Mhal(Section):
     """The MHAL network and its terms."""
 
+    without: tuple[Literal["pcl", "psa", "saf", "zinb", "gw"], ...] = option(
+        (), "parts left out: prototypes, view alignment, attention fusion, counts, structure of the assignment"
+    )
+    components: int = option(0, "leading principal components that the network reads; 0 takes all", low=0)
     hidden: int = option(128, "width of the shared convolution", low=1)
     latent: int = option(64, "width d of the embedding", low=2)
+    heads: int = option(4, "attention heads of the fusion; they divide the latent width", low=1)
+    skip: bool = option(True, "add the views' weighted sum to the fused latents; the paper has the MLP alone")
+    norm_momentum: float = option(0.1, "BatchNorm momentum; statistics are measured anew before inference", above=0.0)
+    prototypes: int = option(30, "prototypes p, fewer on tiny data; an assignment merges them to domains.k", low=2)
+    epsilon: float = option(0.05, "entropy of the balanced targets, in units of a cosine", above=0.0)
+    sinkhorn: int = option(50, "Sinkhorn rounds of the targets, at most", low=1)
+    tau: float = option(0.1, "temperature of the predictions", above=0.0)
+    beta_graph: float = option(0.9, "what a step keeps of the prototype graph", low=0.0, high=1.0)
+    beta_mass: float = option(0.99, "what a step keeps of the prototypes' masses", low=0.0, high=1.0)
+    alpha: float = option(0.7, "weight of the structure in the assignment, against the cosines", low=0.0, high=1.0)
+    decoder: int = option(128, "hidden width of the decoder of counts", low=1)
+    genes: int = option(256, "genes whose counts a step reconstructs, others every step; 0 takes all", low=0)
+    phi: float = option(
+        0.5, "share of alignment and counts in the loss; the prototypes have the rest", low=0.0, high=1.0
+    )
+    w_psa: float = option(0.3, "weight of the alignment of the views, within its share", low=0.0)
+    w_zinb: float = option(30.0, "weight of the counts, within their share; a mean over genes is small", low=0.0)
+    w_fused: float = option(1.0, "weight of the fused latents' prediction among the prototypes' terms", low=0.0)
+    w_scale: float = option(0.0, "weight of similarity-scale matching (several slices only)", low=0.0)
+    scale_k: int = option(5, "similarities averaged in scale matching", low=1)
+    scale_every: int = option(4, "one in this many seeds is matched against the others, another one every step", low=2)
+
+    def check(self) -> None:
+        """Refuse repeated parts, heads that do not divide, and a network without any term to train it."""
+        if len(set(self.without)) < len(self.without):
+            raise InputError(f"mhal.without = {list(self.without)} names a part twice")
+        if self.latent % self.heads:
+            raise InputError(f"mhal.heads = {self.heads} does not divide mhal.latent = {self.latent}")
+        trains = {"pcl": self.phi < 1, "psa": self.phi * self.w_psa > 0, "zinb": self.phi * self.w_zinb > 0}
+        if not any(on and name not in self.without for name, on in trains.items()):
+            raise InputError("no term of [mhal] is left: nothing would train")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Stmfg(Section):
     """The stMFG network and its terms."""
 
-    hidden: int = option(128, "width of the first layer", low=1)
+    components: int = option(20, "leading principal components that are read; 0: all", low=0)
+    standardize: bool = option(True, "bring each component of each view to variance 1 first")
+    layers: int = option(2, "convolutions of each view", low=2)
+    hidden: int = option(128, "width of all layers but the last", low=1)
     latent: int = option(64, "width d of the embedding", low=2)
+    activation: Literal["linear", "relu"] = option("linear", "of the last layer; all others have relu")
+    fusion: Literal["layer", "late"] = option("layer", "the views meet after every layer, or after the last one only")
+    slope: float = option(0.01, "of the attention's LeakyReLU below 0", low=0.0, high=1.0)
+    center: bool = option(False, "subtract the batch mean of the latents before every cosine")
+    decoder: int = option(128, "width of the decoder's hidden layer", low=1)
+    genes: int = option(512, "genes whose counts are reconstructed in a step, drawn anew each time; 0: all", low=0)
+    norm_momentum: float = option(0.1, "BatchNorm momentum of the decoder", above=0.0)
+    temperature: float = option(0.5, "of the contrast between the views", above=0.0)
+    nce_every: int = option(4, "one in this many seeds is contrasted with all seeds, another one every step", low=1)
+    draws: int = option(10, "partners drawn per seed for the spots that are no neighbours", low=1)
+    regularise: Literal["mean", "sum"] = option(
+        "mean", "neighbours and others each averaged over their pairs, or summed over all pairs per spot (the paper)"
+    )
+    scale_k: int = option(5, "similarities averaged in scale matching", low=1)
+    scale_every: int = option(4, "one in this many seeds is matched, another one every step", low=1)
+    alpha: float = option(1.0, "weight of the contrast between the views", low=0.0)
+    gamma: float = option(0.1, "weight of the spatial regularisation", low=0.0)
+    w_scale: float = option(0.1, "weight of similarity-scale matching (several slices only)", low=0.0)
+    without: tuple[Literal["zinb", "nce", "reg"], ...] = option((), "terms left out, for an ablation: zinb, nce, reg")
+
+    def check(self) -> None:
+        """Refuse a network without any term to train it."""
+        if {*self.without} == {"zinb", "nce", "reg"}:
+            raise InputError("stmfg.without leaves out zinb, nce and reg: nothing would train; keep one of them")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,7 +229,9 @@ class Train(Section):
 class Domains(Section):
     """Latents → domains."""
 
-    method: Literal["gmm", "kmeans", "leiden"] = option("gmm", "tied-covariance Gaussian mixture, k-means or Leiden")
+    method: Literal["gmm", "kmeans", "leiden", "assignment"] = option(
+        "gmm", "Gaussian mixture, k-means or Leiden of the latents, or the method's own assignment (mhal)"
+    )
     k: int | None = option(None, "number of domains; estimated by BIC when not given", low=1)
     k_min: int = option(2, "smallest K tried by the estimate", low=1)
     k_max: int = option(15, "largest K tried by the estimate", low=1)
@@ -183,6 +247,11 @@ class Domains(Section):
     max_fit: int = option(100_000, "spots the fit sees; the rest is predicted", low=10)
     resolution: float = option(1.0, "of Leiden, when K is not given", above=0.0)
     per_slice: bool = option(False, "fit each slice alone instead of all jointly")
+    spatial: float = option(
+        0.0,
+        "weight of the spatial neighbours' domains against a spot's own likelihood, nats (gmm, joint fits)",
+        low=0.0,
+    )
     smooth_rounds: int = option(0, "rounds of majority vote over spatial neighbours", low=0)
 
     def check(self) -> None:
@@ -234,6 +303,14 @@ class Align(Section):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Report(Section):
+    """report.html: what takes a few seconds to draw."""
+
+    umap: bool = option(True, "draw the latents as a UMAP; else as their first two principal components")
+    markers: bool = option(True, "look for marker genes of each domain")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Simulate(Section):
     """Tissues with known domains, batch effects and transforms."""
 
@@ -245,6 +322,7 @@ class Simulate(Section):
     dispersion: float = option(10.0, "theta of the negative binomial; larger is closer to Poisson", above=0.0)
     marker_fraction: float = option(0.15, "share of genes that mark a domain", low=0.0, high=1.0)
     marker_lfc: float = option(1.0, "natural-log fold change of a marker", low=0.0)
+    gradient: float = option(0.15, "sd of the natural-log slope of a gene that changes inside domains", low=0.0)
     rotation: float = option(180.0, "largest rotation of a slice, degrees", low=0.0, high=180.0)
     shift: float = option(0.2, "largest shift of a slice, in tissue extents", low=0.0)
     scale: float = option(0.0, "largest log scale of a slice", low=0.0)

@@ -48,17 +48,29 @@ class Integration(Telling):
 
     def go(self) -> tuple["Collection", "FeatureStore", "NDArray[np.int32]"]:
         """Do what is not done yet; return the slices, their features and the domain of each fit spot."""
+        self._check_counts()
         collection = self.ingest()
         self.run.file("config.toml").write_text(options.dump(self.config), encoding="utf-8")
         features = self.features(collection)
         graph = self.graph(features)
         graphs = self.views(features) or [graph]
         latents = self.train_and_embed(features, graphs)
-        labels = self.domains(features, graph, latents)
+        labels = self.domains(features, graph, graphs, latents)
         self.write(collection, features, latents, labels)
         shutil.rmtree(self.run.file("scratch"), ignore_errors=True)
         self.report()
         return collection, features, labels
+
+    def _check_counts(self) -> None:
+        """Refuse input without counts for a method that reconstructs them, before anything is read."""
+        from stscale.models import METHODS
+
+        c = self.config
+        if c.preprocess.lognormalized and METHODS[c.method].counts(c):
+            raise InputError(
+                f"method {c.method!r} reconstructs raw counts and the slices are said to be log-normalised; give raw "
+                f"counts, or leave its count term out with --set '{c.method}.without=[\"zinb\"]'"
+            )
 
     def _chain(self, *parts: Any) -> str:
         """Extend the digest: a stage depends on its own options and on all stages before it."""
@@ -132,6 +144,8 @@ class Integration(Telling):
                 spots=collection.n,
                 fit_spots=features.n,
                 genes_shared=len(collection.genes),
+                genes_any=len(np.unique(np.concatenate([s.genes() for s in collection.stores]))),
+                genes_everywhere=int(collection.present.all(axis=0).sum()),
                 genes_used=features.g,
                 components=features.p,
                 left_out={n: len(features.left_out(i)) for i, n in enumerate(features.slice_names)},
@@ -229,6 +243,13 @@ class Integration(Telling):
             training = prepared(job, device, features, graphs)
             batches = training.sampler.batches_per_epoch
             steps = total_steps(c.train, batches)
+            if training.task.pairs is not None and len(few := training.task.pairs.rarely_across()):
+                names = ", ".join(features.slice_names[i] for i in few[:3]) + (", …" if len(few) > 3 else "")
+                text = (
+                    f"batches hold fewer than two tiles of {len(few)} slices ({names}): the spatial regularisation "
+                    "sees few pairs across them; raise sample.batch_size or lower sample.tile"
+                )
+                self.tell("note", text=text)
             found.update(steps=steps, epochs=steps / batches, device=str(device), ranks=ranks.count())
             found["search"] = chosen(device)
             if device.type == "cuda":
@@ -260,25 +281,34 @@ class Integration(Telling):
         with atomic_path(self.run.file("model.pt")) as part:
             torch.save({"version": __version__, "digest": now, "state": method.state_dict()}, part)
 
-    def domains(self, features: "FeatureStore", graph: "Graph", latents: NDArray[Any]) -> NDArray[np.int32]:
-        """Find the domain of each fit spot, (n_fit,) int32."""
+    def domains(
+        self, features: "FeatureStore", graph: "Graph", graphs: "Sequence[Graph]", latents: NDArray[Any]
+    ) -> NDArray[np.int32]:
+        """Find the domain of each fit spot, (n_fit,) int32; `graph` smooths labels, `graphs` are what training read."""
         from stscale.analysis import predictor_file
-        from stscale.analysis.domains import cluster, cluster_per_slice
+        from stscale.analysis.assignment import assigned
+        from stscale.analysis.domains import beside_neighbors, cluster, cluster_per_slice
         from stscale.analysis.smoothing import smooth_labels
 
         c = self.config.domains
         path, kept = self.run.file("domains.npy"), self.run.file(predictor_file.NAME)
         now = self._chain(asdict(c), self.config.seed)
-        if self.run.finished("domains", now, path, *([] if c.per_slice else [kept])):
+        if self.run.finished("domains", now, path, *([] if c.per_slice or c.method == "assignment" else [kept])):
             self.skip("domains")
             return np.load(path)
         self.observer({"event": "stage", "stage": "domains", "state": "start"})
         with self.run.stage("domains", now) as found:
-            if c.per_slice:
+            if c.method == "assignment":
+                model, k = self.run.file("model.pt"), c.k or self.config.mhal.prototypes
+                labels, more = assigned(model, latents, graphs, self.config.mhal, self.tell, k=k)
+                found.update(more)
+            elif c.per_slice:
                 fits = cluster_per_slice(latents, features.slice(), c, seed=self.config.seed)
                 labels = _numbered(fits.labels, features.slice())
             else:
                 one = cluster(latents, c, seed=self.config.seed)
+                if c.spatial and c.method == "gmm":
+                    one = beside_neighbors(one, latents, graph.indptr, graph.indices, strength=c.spatial)
                 labels = one.labels
                 predictor_file.save_predictor(kept, one.predictor)
                 found["curve"] = None if one.curve is None else _listed(asdict(one.curve))
@@ -312,7 +342,7 @@ class Integration(Telling):
         """Write report.html and its figures."""
         from stscale.report import write_report
 
-        now = self._chain("report")
+        now = self._chain("report", asdict(self.config.report))
         path = self.run.file("report.html")
         if self.run.finished("report", now, path):
             self.skip("report")

@@ -54,7 +54,10 @@ def test_a_dump_is_commented_toml():
     text = dump(Run())
     tables = tomllib.loads(text)
     networks = {"spotscape", "views", "mhal", "stmfg"}
-    assert set(tables) == {"run", "ingest", "preprocess", "graph", "sample", "train", "domains", "align"} | networks
+    assert (
+        set(tables)
+        == {"run", "ingest", "preprocess", "graph", "sample", "train", "domains", "align", "report"} | networks
+    )
     assert "# radius =" in text  # an option that is not set can still be seen
     for section in SECTIONS.values():
         for field in dataclasses.fields(section):
@@ -198,6 +201,7 @@ def test_the_digest_is_of_the_named_sections(section):
         "train": {"epochs": 9},
         "domains": {"k": 9},
         "align": {"k": 9},
+        "report": {"umap": False},
     }
     other = Run().replace({section: changes[section]})
     for name in changes:

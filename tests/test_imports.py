@@ -28,6 +28,7 @@ FLOORS = {
         "rundir",
         "sections",
         "size",
+        "stopping",
         "telling",
         "threads",
     ),
@@ -36,7 +37,7 @@ FLOORS = {
     3: ("models",),
     4: ("training",),
     5: ("alignment", "analysis"),
-    6: ("output", "evaluation", "report"),
+    6: ("output", "evaluation", "report", "results"),
     7: ("aligning", "downstream", "stages"),
     8: ("pipeline", "tasks"),
 }

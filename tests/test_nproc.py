@@ -1,8 +1,11 @@
 """Several ranks through the command line: `--nproc`, torchrun, errors, nobody left behind."""
 
+import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +30,7 @@ OPTIONS = [
         "sample.batch_size=128",
     ),
     *("--set", "sample.tile=16", "--set", "spotscape.warmup=0.3", "--set", "preprocess.n_pcs=10"),
+    *("--set", "report.umap=false", "--set", "report.markers=false"),
     *("--set", "domains.n_init=2", "--set", "domains.n_components=6"),
 ]
 
@@ -113,3 +117,53 @@ def test_an_error_is_one_line_from_the_first_rank_and_nobody_stays(slices, tmp_p
     assert done.stderr.startswith(message)
     assert done.stderr.count("\n") == 1
     assert alive() == []
+
+
+LONG = ("--set", "train.steps=150", "--set", "train.log_every=1", "--set", "train.checkpoint_every=1000")
+
+
+def told(out: Path) -> list[dict]:
+    path = out / "events.jsonl"
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
+    return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
+def steps(out: Path) -> list[int]:
+    return [e["step"] for e in told(out) if e["event"] == "step"]
+
+
+@pytest.mark.parametrize("launch", ["nproc", "torchrun"])
+def test_a_signal_to_the_one_that_was_started_stops_all_ranks_at_one_step(slices, tmp_path, launch):
+    """Only the first rank, or torchrun's agent, is signalled: what a container runtime does."""
+    out = tmp_path / "two"
+    arguments = ["-m", "stscale_cli", "integrate", *map(str, slices), "-o", str(out), *OPTIONS, *LONG]
+    if launch == "nproc":
+        arguments += ["--nproc", "2"]
+    else:
+        arguments = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *arguments]
+    plain = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE")}
+    process = subprocess.Popen([sys.executable, *arguments], stderr=subprocess.PIPE, text=True, env=plain, cwd=ROOT)
+    try:
+        until = time.monotonic() + 90
+        while len(steps(out)) < 3:
+            assert process.poll() is None, process.communicate()[1]
+            assert time.monotonic() < until, "the moment never came"
+            time.sleep(0.01)
+        process.send_signal(signal.SIGTERM)
+        error = process.communicate(timeout=90)[1]
+    finally:
+        process.kill()
+    assert "stopped by SIGTERM; the same command goes on from here\n" in error
+    if launch == "nproc":
+        assert (process.returncode, error.count("\n")) == (143, 1)
+    else:
+        assert process.returncode != 0  # its own code, and its own words
+    assert alive() == []
+    last = steps(out)[-1]
+    assert last < 150
+    assert [p.name for p in (out / "checkpoints").glob("step-*.pt")] == [f"step-{last:07d}.pt"]
+    assert told(out)[-1]["state"] == "stopped"
+    if launch == "nproc":
+        done = python(*arguments)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert steps(out) == list(range(1, 151))

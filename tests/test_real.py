@@ -11,7 +11,12 @@ from stscale.evaluation import evaluate
 
 pytestmark = pytest.mark.real
 SHORT = Run().replace(
-    {"run": {"threads": 1, "device": "cpu"}, "train": {"steps": 60}, "domains": {"k": 7, "n_init": 3}}
+    {
+        "run": {"threads": 1, "device": "cpu"},
+        "train": {"steps": 60},
+        "domains": {"k": 7, "n_init": 3},
+        "report": {"umap": False, "markers": False},
+    }
 )
 TINY = SHORT.replace(
     {
@@ -19,6 +24,7 @@ TINY = SHORT.replace(
         "preprocess": {"n_hvg": 500, "n_pcs": 20},
         "spotscape": {"hidden": 32, "latent": 16},
         "domains": {"k": 3, "n_init": 1, "n_components": 8},
+        "report": {"umap": False, "markers": False},
     }
 )
 

@@ -33,6 +33,8 @@ SETTINGS = {
     "train.checkpoint_every": 20,
     "train.log_every": 1,
     "domains.n_init": 2,
+    "report.umap": "false",
+    "report.markers": "false",
 }
 
 
@@ -63,8 +65,8 @@ def told(out: Path) -> list[dict]:
     return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
 
 
-def kill_when(inputs, out, reached) -> None:
-    """Start the command and SIGKILL it as soon as `reached(events)`."""
+def kill_when(inputs, out, reached, number=signal.SIGKILL) -> tuple[str, str]:
+    """Start the command and kill it as soon as `reached(events)`; return what it said."""
     process = start(inputs, out)
     try:
         until = time.monotonic() + 60
@@ -73,9 +75,13 @@ def kill_when(inputs, out, reached) -> None:
             assert time.monotonic() < until, "the moment never came"
             time.sleep(0.001)
     finally:
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
-    assert process.returncode == -signal.SIGKILL
+        process.send_signal(number)
+        try:
+            said, error = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    assert process.returncode == (-number if number == signal.SIGKILL else 128 + number)
+    return said.decode(), error.decode()
 
 
 def in_stage(name):
@@ -138,6 +144,37 @@ def test_killed_twice_in_training(inputs, uninterrupted, tmp_path):
     assert len(starts) == 2
     assert all(s > 1 and s % 20 == 1 for s in starts)
     check_equal(out, uninterrupted)
+
+
+def last_step(out: Path) -> int:
+    return max(int(p.stem.removeprefix("step-")) for p in (out / "checkpoints").glob("step-*.pt"))
+
+
+def test_asked_to_stop_in_training_it_ends_the_step_and_writes_a_checkpoint(inputs, uninterrupted, tmp_path):
+    """By SIGTERM, then SIGINT, then SIGTERM in a stage without checkpoints."""
+    out = tmp_path / "run"
+    for step, number, code in ((50, signal.SIGTERM, 143), (130, signal.SIGINT, 130)):
+        said = kill_when(inputs, out, at_step(step), number)
+        assert said == ("", f"stopped by {number.name}; the same command goes on from here\n")
+        assert 128 + number == code
+        steps = [e["step"] for e in events(out) if e["event"] == "step"]
+        assert last_step(out) == steps[-1]  # not a step is lost
+        assert events(out)[-1]["state"] == "stopped"
+        assert "train" not in read_manifest(out)["stages"]
+    kill_when(inputs, out, in_stage("domains"), signal.SIGTERM)
+    assert list(read_manifest(out)["stages"])[-1] == "embed"
+    assert list(out.rglob("*.part")) == []
+    finish(inputs, out)
+    steps = [e["step"] for e in events(out) if e["event"] == "step"]
+    assert steps == list(range(1, STEPS + 1))
+    check_equal(out, uninterrupted)
+
+
+def test_asked_to_stop_before_anything_is_finished(inputs, tmp_path):
+    out = tmp_path / "run"
+    kill_when(inputs, out, in_stage("ingest"), signal.SIGTERM)
+    assert read_manifest(out)["stages"] == {}  # the folder is a run, which the same command takes up
+    assert list(out.rglob("*.part")) == []
 
 
 @pytest.mark.parametrize("stage", ["ingest", "features", "embed"])

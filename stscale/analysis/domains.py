@@ -6,7 +6,7 @@ Fits see latents and nothing else: labels never enter here.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from stscale.analysis.estimate import Curve, estimate_k
 from stscale.analysis.features import Reduction, check_distinct
 from stscale.analysis.leiden import Votes, fit_leiden
-from stscale.analysis.mixture import fit_mixture
-from stscale.analysis.shrunk import fit_shrunk
+from stscale.analysis.mixture import TiedMixture, fit_mixture
+from stscale.analysis.potts import spatial_responsibilities
+from stscale.analysis.shrunk import ShrunkMixture, fit_shrunk
 from stscale.config import Domains
 from stscale.errors import InputError
 from stscale.memory import let_go
@@ -181,6 +182,77 @@ def cluster(z: NDArray[np.floating], config: Domains, *, seed: int) -> DomainFit
         predictor=Predictor(reduction=reduction, assigner=assigner, order=order),
         curve=curve,
     )
+
+
+def beside_neighbors(
+    fit: DomainFit,
+    z: NDArray[np.floating],
+    indptr: NDArray[np.integer],
+    indices: NDArray[np.integer],
+    *,
+    strength: float,
+) -> DomainFit:
+    """Let the spatial neighbours have a say in each spot's domain (`spatial_responsibilities`).
+
+    Parameters
+    ----------
+    fit
+        Of a mixture; its components stay as they are.
+    z
+        (n, d) the latents it was fitted on.
+    indptr, indices
+        (n + 1,) and (E,) the spatial graph in CSR form.
+    strength
+        β, see `spatial_responsibilities`.
+
+    Returns
+    -------
+    DomainFit
+        Numbered anew by size; K falls when a component keeps no spot. Further latents are labelled without
+        neighbours, as before.
+
+    Raises
+    ------
+    InputError
+        When the fit is no mixture, or the graph is of another number of spots.
+    """
+    raw = _beside(fit.predictor, z, indptr, indices, strength)
+    mixture = fit.predictor.assigner
+    means = mixture.means if isinstance(mixture, TiedMixture | ShrunkMixture) else np.zeros((0, 1))
+    order, kept = _canonical(raw, means[:, 0], len(means))
+    return replace(fit, labels=order[raw], k=kept, predictor=replace(fit.predictor, order=order))
+
+
+def predict_beside_neighbors(
+    predictor: Predictor,
+    z: NDArray[np.floating],
+    indptr: NDArray[np.integer],
+    indices: NDArray[np.integer],
+    *,
+    strength: float,
+) -> NDArray[np.int32]:
+    """Label further latents (m, d) → (m,) int32 with the say of their own neighbours; as `beside_neighbors`."""
+    return predictor.order[_beside(predictor, z, indptr, indices, strength)]
+
+
+def _beside(
+    predictor: Predictor,
+    z: NDArray[np.floating],
+    indptr: NDArray[np.integer],
+    indices: NDArray[np.integer],
+    strength: float,
+) -> NDArray[np.int64]:
+    """Return the raw component (m,) of each row, its neighbours heard."""
+    mixture = predictor.assigner
+    if not isinstance(mixture, TiedMixture | ShrunkMixture):
+        raise InputError("only a mixture has a likelihood to weigh against neighbours; use domains.method = 'gmm'")
+    if len(indptr) != len(z) + 1:
+        raise InputError(f"graph has {len(indptr) - 1} spots and there are {len(z)} latents; expected the same number")
+    score = np.empty((len(z), len(mixture.means)), np.float32)
+    for lo, hi in _chunks(len(z)):
+        score[lo:hi] = mixture.log_density(predictor.reduction.apply(z[lo:hi]))
+        let_go(z)
+    return np.asarray(spatial_responsibilities(score, indptr, indices, strength=strength).argmax(axis=1))
 
 
 def cluster_per_slice(

@@ -64,10 +64,14 @@ class TiedMixture:
         free = k * d + d * (d + 1) // 2 + k - 1
         return float(-2.0 * self.loglik + free * np.log(self.n))
 
+    def log_density(self, x: NDArray[np.floating]) -> Floats:
+        """Return log w_c N(x; μ_c, Σ), (m, K), for rows (m, d), up to a constant of each row."""
+        slope, offset = _discriminant(self.weights, self.means, self.covariance)[:2]
+        return np.asarray(np.asarray(x, np.float64) @ slope.T + offset)
+
     def predict(self, x: NDArray[np.floating]) -> NDArray[np.int64]:
         """Return the component (m,) int64 of highest posterior for rows (m, d)."""
-        slope, offset = _discriminant(self.weights, self.means, self.covariance)[:2]
-        return np.argmax(np.asarray(x, np.float64) @ slope.T + offset, axis=1)
+        return np.argmax(self.log_density(x), axis=1)
 
 
 def fit_mixture(x: NDArray[np.floating], k: int, *, starts: int, seed: int, polish: int = 0) -> TiedMixture:

@@ -101,7 +101,8 @@ class Imputing(Telling):
         from stscale.training.trained import trained
 
         c, features = self.finished.config, self.finished.features
-        method = trained(self.finished.path, c, features, pick_device(c.device))
+        width = features.g if c.spotscape.input == "genes" else features.p
+        method = trained(self.finished.path, c, features, width, pick_device(c.device))
         if not isinstance(method, Spotscape):
             raise TypeError(f"expected a Spotscape, found {type(method).__name__}")
         if c.spotscape.input == "genes":

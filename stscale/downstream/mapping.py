@@ -94,6 +94,11 @@ class Mapping:
     def __init__(self, run: Finished, *, restat: bool, seed: int, observer: Observer) -> None:
         from stscale.analysis.predictor_file import NAME, load_predictor
 
+        if run.config.domains.method == "assignment":
+            raise InputError(
+                f"the domains of {run.path} are the shares of its own spots in learned prototypes: a new slice has "
+                "none of them; integrate with domains.method = 'gmm'"
+            )
         if run.config.domains.per_slice:
             raise InputError(
                 f"the domains of {run.path} were found in each slice alone: a new slice has none of them; integrate "
@@ -138,18 +143,12 @@ class Mapping:
         return ingest(path, folder / f"{slice_name(path)}.zarr", config=self.run.config.ingest)
 
     def _one(self, store: SliceStore, scratch: Path, latents: Path, start: float) -> _Embedded:
-        from stscale.analysis import smooth_labels
-
         panel = self.projection.panel(store)
         features = self.projection.features(store, panel, scratch / "features.zarr")
         if self.restat and features.n < 2:
             raise InputError(f"slice {store.name!r} has one spot with counts; statistics need more: leave out --restat")
         z = self._embedded(features, scratch)
-        labels = self.predictor.predict(z)
-        rounds = self.run.config.domains.smooth_rounds
-        if rounds:
-            graph = self._spatial(features)
-            labels = smooth_labels(labels, graph.indptr, graph.indices, rounds)
+        labels = self._labels(features, z)
         distance = self.bank.distance(z)
         with latents.open("ab") as file:  # of all slices, one after the other
             for lo in range(0, len(z), ROWS):
@@ -171,6 +170,19 @@ class Mapping:
             ),
         )
 
+    def _labels(self, features: "FeatureStore", z: NDArray[np.float32]) -> NDArray[np.int32]:
+        """Label as the run did, neighbours heard where they were heard there."""
+        from stscale.analysis import smooth_labels
+        from stscale.analysis.domains import predict_beside_neighbors
+
+        c = self.run.config.domains
+        graph = self._spatial(features)
+        if c.spatial and c.method == "gmm":
+            labels = predict_beside_neighbors(self.predictor, z, graph.indptr, graph.indices, strength=c.spatial)
+        else:
+            labels = self.predictor.predict(z)
+        return smooth_labels(labels, graph.indptr, graph.indices, c.smooth_rounds) if c.smooth_rounds else labels
+
     def _profile(self, features: "FeatureStore", panel: Panel) -> float:
         known = self.run.features
         return profile_correlation(features.slice_mean()[0], known.slice_mean(), panel.shared, known.mask())
@@ -189,12 +201,12 @@ class Mapping:
         from stscale.training.trained import trained
 
         c = self.run.config
-        method = trained(self.run.path, c, self.run.features, self.device)
         if METHODS[c.method].views:
             graphs = list(view_graphs(features.xy, features.pca, c.views, c.seed, (0, features.n)))
         else:
             graphs = [self._spatial(features)]
         inputs = network_inputs(c, features, graphs, scratch / "inputs")
+        method = trained(self.run.path, c, self.run.features, inputs.width, self.device)
         return embed(method, inputs, graphs, scratch / "layers", device=self.device, remeasure=self.restat).array
 
     def _write(self, out: Path, collection: Collection, done: list[_Embedded], latents: Path) -> None:

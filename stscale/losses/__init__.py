@@ -1,5 +1,6 @@
 """Loss terms: pure functions of tensors."""
 
+from stscale.losses.pair_tensors import PairTensors
 from stscale.losses.prototypes import granularity_sizes, prototype_contrast
 from stscale.losses.reconstruction import masked_mse
 from stscale.losses.scale_matching import scale_matching
@@ -12,6 +13,7 @@ from stscale.losses.zinb import zinb
 
 __all__ = [
     "Grams",
+    "PairTensors",
     "SpatialPairs",
     "Targets",
     "draw_pairs",

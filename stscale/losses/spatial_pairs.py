@@ -103,7 +103,7 @@ def draw_pairs(
     draws
         Partners drawn per seed.
     rng
-        Where they come from.
+        Where they come from; a rank draws what one process would for the same seeds.
     own
         (first, stop) of the seeds that are this rank's; default all.
 
@@ -181,10 +181,13 @@ def _partners(
     starts = np.cumsum(sizes) - sizes
     place = np.empty(len(group), dtype=np.int64)
     place[order] = np.arange(len(group))
+    # drawn for the seeds of all ranks: who holds a seed does not matter
+    choice = rng.random((len(group), draws))[first:stop].ravel()
     anchor = np.repeat(np.arange(first, stop), draws)
-    anchor = anchor[sizes[group[anchor]] > 1]
+    several = sizes[group[anchor]] > 1
+    anchor, choice = anchor[several], choice[several]
     g = group[anchor]
     # one of the m − 1 others: those from the anchor's own place on are moved up by one
-    partner = starts[g] + rng.integers(0, sizes[g] - 1)
+    partner = starts[g] + np.minimum((choice * (sizes[g] - 1)).astype(np.int64), sizes[g] - 2)
     partner += partner >= place[anchor]
     return np.stack([anchor - first, order[partner]]), (sizes[g] - 1).astype(np.float64)

@@ -4,11 +4,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize, softplus
 
+from stscale.losses.pair_tensors import PairTensors
 from stscale.losses.precision import full
 from stscale.losses.spatial_pairs import SpatialPairs
 
 
-def spatial_regularisation(z: Tensor, pairs: SpatialPairs, *, spots: int, base: Tensor | None = None) -> Tensor:
+def spatial_regularisation(
+    z: Tensor, pairs: SpatialPairs | PairTensors, *, spots: int, base: Tensor | None = None
+) -> Tensor:
     """Return −(1/n) (Σ_edges w log σ(cos) + Σ_non-edges w log(1 − σ(cos))).
 
     With all pairs of a slice and weights 1 it is stMFG's term; with the weights of `draw_pairs` it is that in
@@ -42,7 +45,7 @@ def spatial_regularisation(z: Tensor, pairs: SpatialPairs, *, spots: int, base: 
         value = a.new_zeros(())
         # log σ(c) = −softplus(−c), log(1 − σ(c)) = −softplus(c)
         for sign, ends, weight in ((-1, pairs.edges, pairs.edge_weight), (1, pairs.others, pairs.other_weight)):
-            i, j = torch.from_numpy(ends).to(a.device)
+            i, j = torch.as_tensor(ends, device=a.device)
             cosine = (a.index_select(0, i) * b.index_select(0, j)).sum(dim=1)
-            value = value + softplus(sign * cosine) @ torch.from_numpy(weight).to(a)
+            value = value + softplus(sign * cosine) @ torch.as_tensor(weight).to(a)
         return value / spots

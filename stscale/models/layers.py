@@ -11,32 +11,53 @@ from stscale import ranks
 from stscale.models.edges import Edges
 
 
-class MeasuredNorm(nn.BatchNorm1d):
-    """BatchNorm over the seeds of a batch, whose running statistics can be measured exactly afterwards.
+class Measured(nn.Module):
+    """A layer with statistics over spots: running ones of minibatches, measured exactly afterwards.
 
-    In training, mean and variance are those of the seeds alone: a spot counts once an epoch, however many halos it
-    lies in, and the seeds of several ranks combine to the statistics of their union. Each view has its own.
-
-    Within `measuring()` a forward adds the rows to float64 sums and returns them unnormalised; on leaving, mean
-    and variance of all those rows replace the running ones. The result does not depend on the chunks.
+    Within `measuring()` a forward adds its rows to float64 sums (`collect`); on leaving, the statistics of all those
+    rows replace the running ones (`settle`). The result does not depend on the chunks. Sums are taken around the
+    running mean: plain sums of squares would cancel for large means.
     """
+
+    _sums: Tensor | None = None
+
+    @property
+    def centre(self) -> Tensor:
+        """The running mean, (d,)."""
+        return self.get_buffer("running_mean")
 
     @contextmanager
     def measuring(self) -> Iterator[None]:
         """Collect statistics in the enclosed forwards."""
-        self._sums: Tensor | None = torch.zeros(2, self.num_features, dtype=torch.float64)
+        self._sums = torch.zeros(2, len(self.centre), dtype=torch.float64)
         self._rows = 0
-        # sums are taken around the running mean: plain sums of squares would cancel for large means
-        self._shift = self.get_buffer("running_mean").double().cpu().clone()
+        self._shift = self.centre.double().cpu().clone()
         try:
             yield
             if self._rows:
                 mean, square = self._sums / self._rows
                 variance = (square - mean**2) * self._rows / max(1, self._rows - 1)
-                self.get_buffer("running_mean").copy_((mean + self._shift).float())
-                self.get_buffer("running_var").copy_(variance.clamp(min=0).float())
+                self.settle(mean + self._shift, variance.clamp(min=0))
         finally:
             self._sums = None
+
+    @property
+    def collecting(self) -> bool:
+        """Whether this is within `measuring()`."""
+        return self._sums is not None
+
+    def collect(self, rows: Tensor) -> None:
+        """Add rows (m, d) to the sums."""
+        if self._sums is None:
+            raise RuntimeError("there are sums within measuring() only")
+        shifted = rows.detach().double().cpu() - self._shift
+        self._sums[0] += shifted.sum(dim=0)
+        self._sums[1] += (shifted**2).sum(dim=0)
+        self._rows += len(shifted)
+
+    def settle(self, mean: Tensor, variance: Tensor) -> None:
+        """Take mean and unbiased variance (d,) of all rows as the running ones."""
+        self.centre.copy_(mean.float())
 
     def take(self) -> tuple[Tensor, int]:
         """Hand over the sums (2, d) float64 and the rows collected so far, and start collecting anew."""
@@ -51,6 +72,53 @@ class MeasuredNorm(nn.BatchNorm1d):
         held, held_rows = self.take()
         self._sums, self._rows = held + sums, held_rows + rows
 
+
+class MeasuredMean(Measured):
+    """The mean over spots of what a network says of each: of the batch's seeds in training, of all spots afterwards.
+
+    Parameters
+    ----------
+    start
+        Running mean before the first batch.
+    momentum
+        Weight of a new batch in the running mean.
+    """
+
+    def __init__(self, start: float, momentum: float) -> None:
+        super().__init__()
+        self.momentum = momentum
+        self.register_buffer("running_mean", torch.tensor([start]))
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Return the mean, a scalar: of the seeds of all ranks in training, else the running one.
+
+        Parameters
+        ----------
+        values
+            (m,) of the rows that count.
+        """
+        if self.collecting:
+            self.collect(values[:, None])
+        elif self.training:
+            mean = ranks.mean(values.mean(), len(values))
+            self.centre.lerp_(mean.detach().to(self.centre), self.momentum)
+            return mean
+        return self.centre[0].to(values.dtype)
+
+
+class MeasuredNorm(Measured, nn.BatchNorm1d):
+    """BatchNorm over the seeds of a batch, whose running statistics can be measured exactly afterwards.
+
+    In training, mean and variance are those of the seeds alone: a spot counts once an epoch, however many halos it
+    lies in, and the seeds of several ranks combine to the statistics of their union. Each view has its own.
+    Within `measuring()` rows are returned unnormalised.
+    """
+
+    def settle(self, mean: Tensor, variance: Tensor) -> None:
+        """Take mean and unbiased variance (d,) of all rows as the running ones."""
+        super().settle(mean, variance)
+        self.get_buffer("running_var").copy_(variance.float())
+
     def forward(self, input: Tensor, views: int = 1, seeds: int | None = None) -> Tensor:
         """Normalise (views · rows, d), or collect.
 
@@ -63,10 +131,10 @@ class MeasuredNorm(nn.BatchNorm1d):
         seeds
             Rows of each view that count, its first ones; None: all.
         """
-        sums = getattr(self, "_sums", None)
-        if sums is None and not self.training:
-            return super().forward(input)
-        if sums is None:
+        if self.collecting:
+            self.collect(input)
+            return input
+        if self.training:
             h = input.view(views, -1, input.shape[1])
             out, mean, var = _Normalised.apply(h, self.weight, self.bias, seeds or h.shape[1], self.eps)  # type: ignore[no-untyped-call]
             with torch.no_grad():
@@ -75,11 +143,7 @@ class MeasuredNorm(nn.BatchNorm1d):
                     self.get_buffer("running_var").lerp_(var[v], self.momentum or 0.0)
             normalised: Tensor = out.view_as(input)
             return normalised
-        rows = input.detach().double().cpu() - self._shift
-        sums[0] += rows.sum(dim=0)
-        sums[1] += (rows**2).sum(dim=0)
-        self._rows += len(rows)
-        return input
+        return nn.BatchNorm1d.forward(self, input)
 
 
 class _Normalised(torch.autograd.Function):

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from stscale.losses import PairTensors
 from stscale.models.edges import Hop
 
 
@@ -38,6 +39,8 @@ class Minibatch:
         Share of training done before this step, in [0, 1).
     generator
         Source of this step's randomness, a function of (seed, step) alone: a resumed run draws the same.
+    pairs
+        Neighbours and others among the seeds of all ranks, weighted; None where the method wants none.
     """
 
     x: Tensor
@@ -51,6 +54,7 @@ class Minibatch:
     step: int
     progress: float
     generator: torch.Generator
+    pairs: PairTensors | None = None
 
     @property
     def n_seeds(self) -> int:

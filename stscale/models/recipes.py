@@ -5,7 +5,9 @@ from dataclasses import dataclass
 
 from stscale.config import Run
 from stscale.models.method import Method
+from stscale.models.mhal import Mhal
 from stscale.models.spotscape import Spotscape
+from stscale.models.stmfg import Stmfg
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,12 +45,15 @@ class Recipe:
         Whether it reconstructs raw counts, with these options.
     expects
         Number of domains that the training itself depends on; None when it does not.
+    pairs
+        Partners drawn per seed for a term over neighbours and others (`Minibatch.pairs`); 0: no such term.
     """
 
     make: Callable[[Run, Shape], Method]
     views: bool = False
     counts: Callable[[Run], bool] = lambda run: False
     expects: Callable[[Run], int | None] = lambda run: None
+    pairs: Callable[[Run], int] = lambda run: 0
 
 
 def expected_domains(run: Run, spots: int, given: int | None) -> int:
@@ -62,7 +67,23 @@ def _spotscape(run: Run, shape: Shape) -> Method:
     return Spotscape(shape.width, shape.slices, clusters, run.spotscape, run.seed)
 
 
+def _mhal(run: Run, shape: Shape) -> Method:
+    # as above, a prototype stands for at least four spots
+    prototypes = max(1, min(run.mhal.prototypes, shape.spots // 8))
+    return Mhal(shape.width, shape.genes, shape.slices, prototypes, run.mhal)
+
+
+def _stmfg(run: Run, shape: Shape) -> Method:
+    return Stmfg(shape.width, shape.genes, shape.slices, shape.spots, run.stmfg)
+
+
+def _stmfg_pairs(run: Run) -> int:
+    return run.stmfg.draws if run.stmfg.gamma and "reg" not in run.stmfg.without else 0
+
+
 METHODS: dict[str, Recipe] = {
     "spotscape": Recipe(make=_spotscape, expects=lambda run: run.spotscape.clusters or run.domains.k),
+    "mhal": Recipe(make=_mhal, views=True, counts=lambda run: "zinb" not in run.mhal.without),
+    "stmfg": Recipe(make=_stmfg, views=True, counts=lambda run: "zinb" not in run.stmfg.without, pairs=_stmfg_pairs),
 }
 """Recipes by name, as in `run.method`."""

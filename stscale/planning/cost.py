@@ -7,8 +7,9 @@ constants beside them (what an allocator keeps, what a library loads on first us
 
 from dataclasses import dataclass
 
-from stscale.config import Run
+from stscale.config import Run, Spotscape
 from stscale.memory import KEPT
+from stscale.planning.cost_views import VIEW_STEP, kept_counts, view_batch, view_weights
 from stscale.planning.headers import Size
 from stscale.planning.machine import Machine
 
@@ -95,7 +96,7 @@ def _block(size: Size, run: Run) -> float:
 
 def _features(size: Size, run: Run, machine: Machine) -> Cost:
     g, block = size.genes, _block(size, run)
-    kept = size.stored * size.genes / max(size.vocabulary, 1) ** 0.5 / max(size.genes, 1) ** 0.5
+    kept = kept_counts(size)
     gram = 8.0 * g * g * (1 if g > 512 else 3)
     # results wait in order for the one writer: about two blocks a worker, each twice (counts, normalised)
     ram = machine.base + 47 * MIB + gram + 16 * MIB + 52 * block * machine.threads + 200 * size.n
@@ -114,17 +115,23 @@ def _features(size: Size, run: Run, machine: Machine) -> Cost:
 def _graph(size: Size, run: Run, machine: Machine) -> Cost:
     k = run.graph.k if run.graph.kind == "knn" else 8
     edges = 1.25 * k * size.n
+    if run.method != "spotscape":
+        edges += 1.3 * (run.views.spatial_k + run.views.feature_k) * size.n
     # distances and indices of the largest slice, then all edges twice while they are joined
     ram = machine.base + 50 * MIB + size.largest * (k + 1) * 48 + 12 * edges + 24 * size.n
     return Cost(stage="graph", ram=ram, vram=0, disk=4 * edges + 8 * size.n, seconds=0.1 + 2.5e-6 * size.n)
 
 
 def _width(size: Size, run: Run) -> int:
+    if run.method != "spotscape":
+        return 2 * run.preprocess.n_pcs
     return run.preprocess.n_pcs if run.spotscape.input == "pca" else size.genes
 
 
 def _batch(size: Size, run: Run) -> float:
     """Bytes of the tensors of one step, with what the backward pass needs."""
+    if run.method != "spotscape":
+        return view_batch(size, run)
     c, b = run.spotscape, min(run.sample.batch_size, size.n)
     width = _width(size, run)
     # measured on tissue: tiles touch 2.05 b nodes, 1.5 b of them in the first layer; random seeds many more
@@ -147,16 +154,21 @@ def _mapped(size: Size, *widths: float) -> float:
 
 
 def _train(size: Size, run: Run, machine: Machine, steps: int, *, cuda: bool) -> Cost:
-    c, batch = run.spotscape, _batch(size, run)
+    c, batch = run.network, _batch(size, run)
     width = _width(size, run)
-    weights = 16 * (width * c.hidden + c.hidden * c.latent + c.latent * width)
-    pages = _mapped(size, width, width)
+    weights: float = 16 * (width * c.hidden + c.hidden * c.latent + c.latent * width)
+    pages, smoothed, factor = _mapped(size, width, width), 1, 1.0
+    if isinstance(c, Spotscape):
+        smoothed = c.smooth + c.target_smooth + 1
+    else:
+        weights, factor = view_weights(size, c), VIEW_STEP
+        # counts are unpacked: indices and values of what is kept
+        pages += 2 * min(KEPT, 4 * kept_counts(size)) + 24 * size.n * run.views.spatial_k
     ram = machine.base + 147 * MIB + 0.9 * pages + 200 * size.n + weights
     if not cuda:
         ram += batch
-    smoothed = c.smooth + c.target_smooth + 1
     share = (min(run.sample.batch_size, size.n) / 2048) * (width / 50 + 4) / 5
-    seconds = 1 + steps * STEP_UNITS * (share if share > 1 else 0.3 + 0.7 * share) / machine.steps
+    seconds = 1 + factor * steps * STEP_UNITS * (share if share > 1 else 0.3 + 0.7 * share) / machine.steps
     return Cost(
         stage="train",
         ram=ram,
@@ -167,9 +179,11 @@ def _train(size: Size, run: Run, machine: Machine, steps: int, *, cuda: bool) ->
 
 
 def _embed(size: Size, run: Run, machine: Machine, *, cuda: bool) -> Cost:
-    c = run.spotscape
+    c = run.network
     rows = min(ROWS, size.n)
-    block = 4 * rows * 1.3 * (_width(size, run) + 4 * c.hidden)
+    # neighbours by features are scattered over the slice: a block reads many times its rows
+    grow = 1.3 if run.method == "spotscape" else min(float(run.views.feature_k), size.n / rows)
+    block = 4 * rows * grow * (_width(size, run) + 4 * c.hidden)
     ram = machine.base + 180 * MIB + 0.9 * _mapped(size, _width(size, run), c.hidden, c.latent) + 215 * size.n
     return Cost(
         stage="embed",
@@ -181,7 +195,7 @@ def _embed(size: Size, run: Run, machine: Machine, *, cuda: bool) -> Cost:
 
 
 def _domains(size: Size, run: Run, machine: Machine) -> Cost:
-    d, fit = run.spotscape.latent, min(size.n, run.domains.max_fit)
+    d, fit = run.network.latent, min(size.n, run.domains.max_fit)
     c = min(run.domains.n_components or d, d)
     ram = machine.base + 122 * MIB + fit * (4 * d + 8 * (3 * c + d)) + 65_536 * 8 * (d + c) + 100 * size.n
     tried = 1 if run.domains.k else run.domains.k_max - run.domains.k_min + 1
@@ -191,12 +205,15 @@ def _domains(size: Size, run: Run, machine: Machine) -> Cost:
 
 
 def _write(size: Size, run: Run, machine: Machine) -> Cost:
-    d = run.spotscape.latent
+    d = run.network.latent
     ram = machine.base + 160 * MIB + size.n * (170 + 24 * size.columns)
     disk = size.n * (4.2 * d + 30 + 8 * size.columns)
     return Cost(stage="write", ram=ram, vram=0, disk=disk, seconds=0.3 + 2.5e-6 * size.n)
 
 
 def _report(size: Size, machine: Machine) -> Cost:
-    ram = machine.base + 225 * MIB + size.n * 130
-    return Cost(stage="report", ram=ram, vram=0, disk=3 * MIB, seconds=2 + 1e-6 * size.n)
+    # the compiler behind UMAP, scanpy, and samples of a few thousand spots
+    ram = machine.base + 410 * MIB + size.n * 130
+    # markers and their maps read the expression twice at most
+    seconds = 15 + 1e-6 * size.n + 1e-7 * size.stored
+    return Cost(stage="report", ram=ram, vram=0, disk=6 * MIB, seconds=seconds)

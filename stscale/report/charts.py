@@ -1,4 +1,4 @@
-"""Composition, estimate of K, losses and latent map."""
+"""Composition, estimate of K and losses."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stscale.report.contents import Contents, Spots
-from stscale.report.drawing import WIDTH, Panel, add_legend, drawn, label, labels, legend_shape
-from stscale.report.palette import COLOURS, palette
+from stscale.report.drawing import WIDTH, Panel, add_legend, drawn, label, labels, legend_shape, write_name
+from stscale.report.palette import palette
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 MAX_BARS = 60
 """Slices in the chart of the composition; the table below it holds all."""
 
-MAX_LATENTS = 20_000
-"""Spots in the latent map, drawn by the run's seed."""
+NAMED_SHARE = 0.04
+"""Smallest share of a slice in which a bar carries the name of its domain."""
 
 TERMS = {
     "loss": "total, weighted",
@@ -62,6 +62,8 @@ def _composition(spots: Spots, shown: int) -> "Figure":
     start = np.zeros(shown)
     for k, colour in enumerate(palette(len(domains))):
         ax.barh(np.arange(shown), share[:, k], left=start, height=0.8, color=colour, linewidth=0)
+        for row in np.flatnonzero(share[:, k] >= NAMED_SHARE):
+            write_name(ax, np.array([start[row] + share[row, k] / 2, row]), domains[k], 8.0)
         start += share[:, k]
     ax.set(xlim=(0, 1), ylim=(shown - 0.5, -0.5))
     ax.set_yticks(np.arange(shown), labels=names)
@@ -171,67 +173,3 @@ def _log_scale(ax: "Axes") -> None:
         ax.yaxis.set_major_locator(LogLocator(subs=(1.0,) if high / low > 100 else (1.0, 2.0, 5.0), numticks=8))
     ax.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
     ax.yaxis.set_minor_formatter(NullFormatter())
-
-
-def latent_map(contents: Contents) -> Panel | None:
-    """Draw two principal components of the embedding, by slice and by domain; None with fewer than 3 spots."""
-    spots = contents.spots
-    rng = np.random.default_rng(int(contents.option("run", "seed") or 0))
-    fit = np.flatnonzero(spots.domain >= 0)
-    if len(fit) < 3:
-        return None
-    rows = np.sort(rng.choice(fit, size=MAX_LATENTS, replace=False)) if len(fit) > MAX_LATENTS else fit
-    plane, explained = principal_plane(spots.latents(rows))
-    order = rng.permutation(len(rows))  # so that no slice covers the others
-    sample = "" if len(rows) == len(fit) else f" A random sample of {len(rows):,} of {len(fit):,} spots is shown."
-    legend = "" if len(spots.slices) <= len(COLOURS) else " Too many slices for a legend; their colours repeat."
-    return Panel(
-        name="latent",
-        png=drawn(lambda: _latent(spots, rows[order], plane[order], explained)),
-        alt="Two scatter plots of the embedding's first two principal components, coloured by slice and by domain",
-        caption="The embedding as its first two principal components (PCA; a flat view of all its dimensions). Slices "
-        f"that lie on top of each other are well mixed, domains that lie apart are well separated.{sample}{legend}",
-    )
-
-
-def principal_plane(z: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Project rows (m, d) on their first two principal axes.
-
-    Returns
-    -------
-    plane
-        (m, 2) float64; each axis points where its largest loading is positive.
-    explained
-        (2,) share of the variance.
-    """
-    x = z.astype(np.float64)
-    x -= x.mean(axis=0)
-    variance, axes = np.linalg.eigh(x.T @ x)
-    axes = axes[:, ::-1][:, :2]
-    axes = axes * np.sign(axes[np.abs(axes).argmax(axis=0), np.arange(2)])
-    return x @ axes, np.maximum(variance[::-1][:2], 0) / max(float(variance.sum()), 1e-300)
-
-
-def _latent(spots: Spots, rows: NDArray[np.int64], plane: NDArray[np.float64], explained: Any) -> "Figure":
-    from matplotlib.figure import Figure
-
-    side, left = 3.75, (0.5, 5.0)
-    few = len(spots.slices) <= len(COLOURS)
-    groups = (
-        ("slice", "Slice", labels(spots.slices, 18) if few else [], spots.group),
-        ("domain", "Domain", [label(d, 12) for d in spots.domains], spots.domain),
-    )
-    below = max(legend_shape(names, side)[1] for _, _, names, _ in groups)
-    total = side + below + 0.85
-    figure = Figure(figsize=(WIDTH, total))
-    size = float(np.clip(24_000 / len(rows), 2.0, 16.0))
-    for x, (by, title, names, code) in zip(left, groups, strict=True):
-        ax = figure.add_axes((x / WIDTH, (below + 0.5) / total, side / WIDTH, side / total))
-        colours = np.array(palette(int(code.max()) + 1))
-        ax.scatter(plane[:, 0], plane[:, 1], s=size, c=colours[code[rows]], linewidths=0, alpha=0.8)
-        ax.set_title(f"by {by}", loc="left")
-        ax.set(xlabel=f"PC 1 ({explained[0]:.0%})", ylabel=f"PC 2 ({explained[1]:.0%})", xticks=[], yticks=[])
-        if names:
-            colour = palette(len(names))
-            add_legend(figure, names, colour, title=title, left=x, width=side, top=below + 0.12)
-    return figure

@@ -118,8 +118,15 @@ def read_contents(run: Path) -> Contents:
         When it is not a run folder, or its run is not finished.
     """
     manifest = read_manifest(run)
-    if not (run / "integrated.zarr").is_dir() or not (run / "config.toml").is_file():
-        raise InputError(f"{run} holds no finished run (no integrated.zarr); run stscale integrate with -o {run}")
+    if (
+        "write" not in manifest["stages"]
+        or not (run / "integrated.zarr").is_dir()
+        or not (run / "config.toml").is_file()
+    ):
+        raise InputError(
+            f"{run} holds no finished run (its integrated.zarr was not written to the end); "
+            "run the same stscale integrate command again"
+        )
     text = (run / "config.toml").read_text(encoding="utf-8")
     return Contents(
         name=run.resolve().name,

@@ -7,7 +7,11 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 WIDTH = 9.0
@@ -62,12 +66,26 @@ class Panel:
 def drawn(draw: Callable[[], "Figure"]) -> bytes:
     """Run `draw` in the style of the report, whatever the user's matplotlibrc says, and return PNG bytes."""
     import matplotlib.style
+    from PIL import Image
 
     with matplotlib.style.context(STYLE, after_reset=True):
-        buffer = io.BytesIO()
-        # no version in the file: the same run gives the same bytes
-        draw().savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
+        raw = io.BytesIO()
+        draw().savefig(raw, format="png", dpi=DPI, pil_kwargs={"compress_level": 0})
+    image = Image.open(raw).convert("RGB")
+    buffer = io.BytesIO()
+    # a figure has few colours: 256 of its own make the page three times lighter. No version in the file: the same run
+    # gives the same bytes
+    image.quantize(256, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(buffer, format="png")
     return buffer.getvalue()
+
+
+def write_name(ax: "Axes", place: NDArray[np.floating], name: str, size: float = 8.5) -> None:
+    """Write a name (of a domain) readably on any ground, at (x, y)."""
+    from matplotlib.patheffects import withStroke
+
+    halo = [withStroke(linewidth=2.4, foreground="white")]
+    x, y = (float(v) for v in place)
+    ax.text(x, y, name, fontsize=size, weight="bold", ha="center", va="center", path_effects=halo)
 
 
 def label(text: str, longest: int = 24) -> str:

@@ -7,9 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stscale.report.contents import Spots
-from stscale.report.drawing import DPI, WIDTH, Panel, add_legend, drawn, label, labels, legend_shape
+from stscale.report.drawing import DPI, WIDTH, Panel, add_legend, drawn, label, labels, legend_shape, write_name
 from stscale.report.palette import COLOURS, LEFT_OUT, palette
-from stscale.report.raster import majority
+from stscale.report.raster import majority, poles
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,6 +20,9 @@ MAX_SLICES = 24
 
 MAX_MARKERS = 200_000
 """Spots drawn as markers in one figure; beyond it each pixel shows its commonest domain."""
+
+NAMED_SHARE = 0.01
+"""Smallest share of a slice's spots at which a domain's name is written on it."""
 
 SPAN = 1.25
 """Smallest pixel of a rasterised slice, in spot pitches: every pixel inside a regular array of spots meets one."""
@@ -42,7 +45,10 @@ def domain_maps(spots: Spots) -> Panel:
 
 
 def _caption(spots: Spots, shown: int, *, raster: bool, three: bool) -> str:
-    text = ["Spots at their own coordinates, coloured by domain; a colour means the same domain in every slice."]
+    text = [
+        "Spots at their own coordinates, coloured by domain; a colour and a number mean the same domain in every slice."
+    ]
+    text.append("The number stands where the domain is widest.")
     text.append("The y axis points down, as in an image; each slice fills its panel, so scales differ between slices.")
     if shown < len(spots.slices):
         text.append(f"The first {shown} of {len(spots.slices)} slices are shown.")
@@ -86,6 +92,7 @@ def _figure(spots: Spots, shown: int, *, raster: bool) -> "Figure":
         box = (start + column * (width + GAP), top - heights[row], width, heights[row])
         ax = figure.add_axes((box[0] / WIDTH, box[1] / total, box[2] / WIDTH, box[3] / total))
         _paint(ax, spots, i, (low, high, pitch), (width, heights[row]), raster=raster)
+        _name(ax, spots, i, (low, high, pitch), size=8.5 if across < 4 else 6.5)
         ax.set_title(f"{titles[i]} ({len(spots.rows(i)):,})", pad=4)
     add_legend(figure, names, colours, title="Domain", left=MARGIN, width=WIDTH - 2 * MARGIN, top=below + MARGIN)
     return figure
@@ -148,6 +155,22 @@ def _paint(ax: "Axes", spots: Spots, i: int, frame: Frame, inches: tuple[float, 
     ax.set_aspect("equal", adjustable="box", anchor="N")
     ax.set(xlim=(low[0], high[0]), ylim=(high[1], low[1]))  # y down
     ax.set_axis_off()
+
+
+def _name(ax: "Axes", spots: Spots, i: int, frame: Frame, *, size: float) -> None:
+    """Write the names of the larger domains on a slice: colour is never alone."""
+    low, high, pitch = frame
+    domain = spots.domain[spots.rows(i)]
+    extent = max(high[0] - low[0], high[1] - low[1])
+    step = max(SPAN * pitch, extent / 200)
+    shape = (max(1, int((high[1] - low[1]) / step)), max(1, int((high[0] - low[0]) / step)))
+    image = majority(spots.coordinates(i)[:, :2], domain, low=low, high=high, shape=shape)
+    count = np.bincount(domain[domain >= 0], minlength=len(spots.domains))
+    for k, (row, column) in poles(image, len(spots.domains)).items():
+        if count[k] >= NAMED_SHARE * len(domain):
+            x = low[0] + (column + 0.5) / shape[1] * (high[0] - low[0])
+            y = low[1] + (row + 0.5) / shape[0] * (high[1] - low[1])
+            write_name(ax, np.array([x, y]), label(spots.domains[k], 12), size)
 
 
 def _rgb(colours: list[str]) -> list[tuple[float, float, float]]:

@@ -24,8 +24,9 @@ def figure(panel: Panel) -> str:
     # width and height of a PNG stand big-endian at the bytes 16 to 24; given, the page does not jump while it loads
     width, height = (int.from_bytes(panel.png[at : at + 4], "big") for at in (16, 20))
     return (
-        f'<figure>\n<img src="data:image/png;base64,{data}" width="{width}" height="{height}" '
-        f'alt="{text(panel.alt)}">\n<figcaption>{text(panel.caption)}</figcaption>\n</figure>'
+        f'<figure>\n<div class="scroll" tabindex="0">\n'
+        f'<img src="data:image/png;base64,{data}" width="{width}" height="{height}" '
+        f'alt="{text(panel.alt)}">\n</div>\n<figcaption>{text(panel.caption)}</figcaption>\n</figure>'
     )
 
 
@@ -46,7 +47,12 @@ def notes(lines: Sequence[str]) -> str:
 
 
 def table(
-    head: Sequence[str], rows: Sequence[Sequence[object]], *, numbers: Sequence[int] = (), chips: Sequence[str] = ()
+    head: Sequence[str],
+    rows: Sequence[Sequence[object]],
+    *,
+    numbers: Sequence[int] = (),
+    chips: Sequence[str] = (),
+    row_chips: Sequence[str] = (),
 ) -> str:
     """Return a table that scrolls in its own container.
 
@@ -60,19 +66,36 @@ def table(
         Columns set to the right.
     chips
         A colour "#RRGGBB" (or "") per column, shown beside its title.
+    row_chips
+        The same per row, shown beside its header.
     """
     right = [' class="n"' if i in numbers else "" for i in range(len(head))]
-    dots = [f'<span class="chip" style="background:{c}"></span>' if c else "" for c in chips] or [""] * len(head)
+    dots = [_chip(c) for c in chips] or [""] * len(head)
+    row_dots = [_chip(c) for c in row_chips] or [""] * len(rows)
     titles = "".join(f'<th scope="col"{r}>{d}{text(h)}</th>' for h, r, d in zip(head, right, dots, strict=True))
     lines = []
-    for row in rows:
+    for row, dot in zip(rows, row_dots, strict=True):
         cells = "".join(f"<td{r}>{text(c)}</td>" for c, r in zip(row[1:], right[1:], strict=True))
-        lines.append(f'<tr><th scope="row"{right[0]}>{text(row[0])}</th>{cells}</tr>')
+        lines.append(f'<tr><th scope="row"{right[0]}>{dot}{text(row[0])}</th>{cells}</tr>')
     return (
         f'<div class="scroll" tabindex="0">\n<table>\n<thead><tr>{titles}</tr></thead>\n<tbody>\n'
         + "\n".join(lines)
         + "\n</tbody>\n</table>\n</div>"
     )
+
+
+def _chip(colour: str) -> str:
+    return f'<span class="chip" style="background:{colour}"></span>' if colour else ""
+
+
+def paragraph(words: str) -> str:
+    """Return a paragraph."""
+    return f"<p>{text(words)}</p>"
+
+
+def code(words: str) -> str:
+    """Return lines that scroll in their own container."""
+    return f'<pre tabindex="0"><code>{text(words)}</code></pre>'
 
 
 def details(summary: str, body: str) -> str:

@@ -2,16 +2,20 @@
 
 from pathlib import Path
 
-from stscale.report.charts import composition, estimate, latent_map, losses
+from stscale.report.charts import composition, estimate, losses
 from stscale.report.contents import Contents
 from stscale.report.drawing import Panel
+from stscale.report.findings import Findings
 from stscale.report.laid import Laid
+from stscale.report.latent import latent_map
 from stscale.report.maps import domain_maps
-from stscale.report.markup import details, duration, facts, figure, notes, section, size, table, text
+from stscale.report.marker_maps import marker_panel
+from stscale.report.markup import details, duration, facts, figure, notes, paragraph, section, size, table, text
+from stscale.report.mixing import mixing_panel
 from stscale.report.overlays import alignment_panels
-from stscale.report.palette import palette
 from stscale.report.style import CSS
-from stscale.report.summary import key_facts, remarks
+from stscale.report.summary import key_facts, lead, remarks
+from stscale.report.tables import counts_table, marker_lines, marker_table, mixing_table, pairs_table, reproduced
 
 STAGES = {
     "ingest": "read the slices",
@@ -24,39 +28,61 @@ STAGES = {
     "align": "alignment",
     "transfer": "labels and genes carried over",
 }
+TITLES = {
+    "domains": "Domains",
+    "composition": "Composition",
+    "markers": "Marker genes",
+    "latent": "Latent space",
+    "mixing": "Mixing of slices",
+    "estimate": "Number of domains",
+    "losses": "Training",
+}
 ALIGNED = ("overlay", "matches", "residuals", "stack")
 
 
-def panels(contents: Contents, laid: Laid | None = None) -> list[Panel]:
+def panels(contents: Contents, findings: Findings, laid: Laid | None = None) -> list[Panel]:
     """Draw the figures of a run, in the order of the page; those of an alignment where there is one."""
+    fitted, markers, mixing = findings.fitted, findings.markers, findings.mixing
     drawn = (
         domain_maps(contents.spots),
         composition(contents.spots),
+        None if fitted is None or markers is None else marker_panel(fitted, markers),
+        latent_map(contents),
+        None if mixing is None else mixing_panel(mixing),
         estimate(contents),
         losses(contents),
-        latent_map(contents),
     )
     return [panel for panel in drawn if panel is not None] + ([] if laid is None else alignment_panels(laid))
 
 
-def page(contents: Contents, figures: list[Panel], laid: Laid | None = None) -> str:
+def page(contents: Contents, findings: Findings, figures: list[Panel], laid: Laid | None = None) -> str:
     """Return the whole HTML page; it refers to nothing outside itself."""
     shown = {panel.name: figure(panel) for panel in figures}
-    titles = {"domains": "Domains", "composition": "Composition", "estimate": "Number of domains"}
-    titles |= {"losses": "Training", "latent": "Latent space"}
-    extra = {"composition": details("Spots of each domain", _counts(contents))}
-    sections = [section("summary", "Summary", facts(key_facts(contents)), notes(remarks(contents)))]
-    for name, title in titles.items():
+    extra = {"composition": details("Spots of each domain", counts_table(contents))}
+    if findings.markers is not None:
+        extra["markers"] = marker_lines(findings.markers) + details("More markers", marker_table(findings.markers))
+    if findings.mixing is not None:
+        extra["mixing"] = details("Mixing of each slice", mixing_table(findings.mixing))
+    sections = [
+        section(
+            "summary",
+            "Summary",
+            paragraph(lead(contents)),
+            facts(key_facts(contents)),
+            notes(remarks(contents) + findings.remarks()),
+        )
+    ]
+    for name, title in TITLES.items():
         if name in shown:
             sections.append(section(name, title, shown[name], extra.get(name, "")))
     if laid is not None:
         drawn = [shown[name] for name in ALIGNED if name in shown]
-        sections.append(section("alignment", "Alignment", _pairs(laid), notes(_said(laid)), *drawn))
+        sections.append(section("alignment", "Alignment", pairs_table(laid), notes(_said(laid)), *drawn))
     sections += [
         section("stages", "Stages", _stages(contents)),
         section("inputs", "Inputs", _inputs(contents)),
         section("config", "Options", details("config.toml", f"<pre><code>{text(contents.config_text)}</code></pre>")),
-        section("versions", "Versions", _versions(contents)),
+        section("reproduce", "Reproduce", reproduced(contents), _versions(contents)),
     ]
     name = text(contents.name)
     return f"""<!DOCTYPE html>
@@ -80,47 +106,6 @@ figures are in figures/.</footer>
 </body>
 </html>
 """
-
-
-def _counts(contents: Contents) -> str:
-    spots = contents.spots
-    k = len(spots.domains)
-    rows = [
-        [name, *(f"{n:,}" for n in row), f"{row.sum():,}"]
-        for name, row in zip(spots.slices, spots.counts(), strict=True)
-    ]
-    head = ["Slice", *spots.domains, "left out", "all"]
-    return table(head, rows, numbers=range(1, k + 3), chips=["", *palette(k), "", ""])
-
-
-def _pairs(laid: Laid) -> str:
-    unit = "µm" if laid.alignment.unit == "µm" else "units"
-    head = [
-        "Pair",
-        "Turned",
-        f"Shift, {unit}",
-        "Scale",
-        "Overlap",
-        "Inliers",
-        f"Residual, {unit}",
-        "Matched",
-        "Credible",
-    ]
-    rows = [
-        [
-            f"{p.source} on {p.target}",
-            f"{p.transform.rotation_degrees:.2f}°" + (", mirrored" if p.transform.mirror else ""),
-            f"{p.transform.shift[0]:,.0f}, {p.transform.shift[1]:,.0f}",
-            f"{p.transform.scale:.3f}",
-            f"{p.overlap:.2f}",
-            f"{p.inlier_share:.2f}",
-            f"{p.residual:,.1f}",
-            f"{p.plan_coverage:.2f}",
-            "yes" if p.credible else "no",
-        ]
-        for p in laid.alignment.pairs
-    ]
-    return table(head, rows, numbers=range(1, 8))
 
 
 def _said(laid: Laid) -> list[str]:

@@ -30,7 +30,7 @@ figure { margin: 0; }
 figure img { display: block; max-width: 100%; height: auto; background: #fff; border: 1px solid var(--line);
   border-radius: 6px; }
 figcaption { color: var(--soft); font-size: 0.92rem; margin-top: 0.55rem; max-width: 54rem; }
-.scroll { overflow-x: auto; }
+.scroll { overflow-x: auto; max-width: 100%; }
 table { border-collapse: collapse; font-size: 0.92rem; font-variant-numeric: tabular-nums; }
 th, td { padding: 0.35rem 1.1rem 0.35rem 0; text-align: left; border-bottom: 1px solid var(--line);
   white-space: nowrap; }
@@ -49,6 +49,7 @@ footer { padding-top: 2.5rem; padding-bottom: 2.5rem; font-size: 0.85rem; }
   header { padding-top: 1.5rem; }
   main, header, footer { padding-left: 0.9rem; padding-right: 0.9rem; }
   .facts { grid-template-columns: 1fr 1fr; }
+  figure img { width: 40rem; max-width: none; }
 }
 @media print { details:not([open]) { display: none; } h2 { break-after: avoid; } figure { break-inside: avoid; } }
 """

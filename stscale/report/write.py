@@ -4,6 +4,7 @@ from pathlib import Path
 
 from stscale.atomic import atomic_path
 from stscale.report.contents import read_contents
+from stscale.report.findings import find
 from stscale.report.laid import read_laid
 from stscale.report.page import page, panels
 
@@ -28,12 +29,13 @@ def write_report(run: Path) -> Path:
     """
     contents = read_contents(run)
     laid = read_laid(run, contents.spots)
-    figures = panels(contents, laid)
+    findings = find(run, contents)
+    figures = panels(contents, findings, laid)
     with atomic_path(run / "figures") as part:
         part.mkdir()
         for panel in figures:
             (part / f"{panel.name}.png").write_bytes(panel.png)
     target = run / "report.html"
     with atomic_path(target) as part:
-        part.write_text(page(contents, figures, laid), encoding="utf-8")
+        part.write_text(page(contents, findings, figures, laid), encoding="utf-8")
     return target

@@ -30,6 +30,9 @@ class Sampler(Protocol):
     def tile_of(self, nodes: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the tile of each node, (m,)."""
 
+    def seeds(self, step: int) -> NDArray[np.int64]:
+        """Return the global ids that are the seeds of a step over all ranks."""
+
     def batch(self, step: int) -> Batch:
         """Return the batch of a step counted from 0."""
 

@@ -71,6 +71,10 @@ class ViewSampler:
         """Return the tile of each node, (m,)."""
         return self._order.tile_of(nodes)
 
+    def seeds(self, step: int) -> NDArray[np.int64]:
+        """Return the global ids that are the seeds of a step over all ranks."""
+        return self._order.seeds(step)
+
     def batch(self, step: int) -> Batch:
         """Return the batch of a step counted from 0; any step can be asked at any time."""
         rank, count = self._part

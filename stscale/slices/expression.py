@@ -13,7 +13,6 @@ ABUNDANCE_SD = 1.3  # log sd of the genes' abundances: most genes are low
 MARKER_SPREAD = 0.3  # of a marker's fold change around the configured one, relative
 MARKER_DOWN = 0.2  # share of markers that mark by their absence
 GRADIENT_SHARE = 0.1  # of the genes that change inside domains
-GRADIENT_SD = 0.15  # of γ, natural log
 DIRECT = 10.0  # mean above which a count is drawn as gamma-Poisson, not by inversion
 _GENES = 3  # first number of the spawn key; 0 to 2 are the tissue's, 4 and up the slices'
 
@@ -54,7 +53,7 @@ class Expression:
         change = config.marker_lfc * (1 + MARKER_SPREAD * rng.standard_normal(genes))
         change *= np.where(rng.random(genes) < MARKER_DOWN, -1, 1)
         fold = np.where(marker == np.arange(config.domains)[:, None], change, 0.0)
-        gradient = GRADIENT_SD * rng.standard_normal((2, genes)) * (rng.random(genes) < GRADIENT_SHARE)
+        gradient = config.gradient * rng.standard_normal((2, genes)) * (rng.random(genes) < GRADIENT_SHARE)
         abundance = np.exp(level + fold)
         return cls(abundance=abundance / np.exp(level).sum(), marker=marker, gradient=gradient)
 

@@ -13,14 +13,14 @@ from torch import Tensor
 from stscale.compute import Compute
 from stscale.graphs.csr import Graph, mapped
 from stscale.models.edges import layer_edges
-from stscale.models.layers import MeasuredNorm
+from stscale.models.layers import Measured
 from stscale.models.method import Method
 from stscale.sampling.batch import Expander
 from stscale.slices.stream import map_blocks
 from stscale.training.inputs import Inputs
 
 Range = tuple[int, int]  # rows lo to hi
-Sums = list[tuple[Tensor, int]]  # of each normalisation: sums (2, d) float64, rows
+Sums = list[tuple[Tensor, int]]  # of each measured layer: sums (2, d) float64, rows
 
 
 class Blocks(Protocol):
@@ -153,8 +153,8 @@ class LayerTask:
 
 
 @contextmanager
-def _measuring(method: Method) -> Iterator[list[MeasuredNorm]]:
-    norms = [m for m in method.modules() if isinstance(m, MeasuredNorm)]
+def _measuring(method: Method) -> Iterator[list[Measured]]:
+    norms = [m for m in method.modules() if isinstance(m, Measured)]
     with ExitStack() as stack:
         for norm in norms:
             stack.enter_context(norm.measuring())

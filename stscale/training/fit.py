@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from stscale import ranks
+from stscale import ranks, stopping
 from stscale.config import Train
 from stscale.errors import StscaleError
 from stscale.models.edges import layer_edges, on_device
@@ -21,6 +21,7 @@ from stscale.sampling import Batch, Sampler
 from stscale.training import checkpoint
 from stscale.training.distributed import computing, shared
 from stscale.training.inputs import Inputs
+from stscale.training.pair_draw import PairDraw
 from stscale.training.prefetch import prefetched
 
 
@@ -46,6 +47,8 @@ class Task:
         Where the network runs.
     digest
         Of configuration and inputs: a checkpoint of another one is refused.
+    pairs
+        Draws neighbours and others among the seeds, where the method wants them.
     """
 
     sampler: Sampler
@@ -57,6 +60,7 @@ class Task:
     seed: int
     device: torch.device
     digest: str
+    pairs: PairDraw | None = None
 
 
 def total_steps(config: Train, batches_per_epoch: int) -> int:
@@ -64,6 +68,7 @@ def total_steps(config: Train, batches_per_epoch: int) -> int:
     return config.epochs * batches_per_epoch if config.epochs else config.steps
 
 
+@stopping.deferred()
 def fit(
     method: Method, task: Task, config: Train, checkpoints: Path, report: Callable[[dict[str, Any]], None]
 ) -> list[dict[str, float]]:
@@ -95,6 +100,8 @@ def fit(
     ------
     StscaleError
         When the loss is not finite (with the terms and what to change), or the checkpoint is not of this run.
+    Stopped
+        When this rank or another was asked to stop: after the step, and after a checkpoint.
     """
     total = total_steps(config, task.sampler.batches_per_epoch)
     method.to(task.device).train()
@@ -130,9 +137,13 @@ def fit(
             history.append(entry)
             rate = (time.perf_counter() - clock) / (done - start)
             report({**entry, "step": done, "total": total, "seconds_per_step": rate})
-        if ranks.number() == 0 and (done % config.checkpoint_every == 0 or done == total):
+        stop = stopping.agreed()
+        if ranks.number() == 0 and (stop or done % config.checkpoint_every == 0 or done == total):
             state = {"method": method.state_dict(), "adam": adam.state_dict(), "history": history}
             checkpoint.save(checkpoints, done, {**state, "average": average.state_dict()}, task.digest)
+        if stop:
+            break  # leaves the loop's iterator behind, and with it the thread that prepares batches
+    stopping.check()
     average.apply()
     return history
 
@@ -207,6 +218,7 @@ def _prepared(task: Task, step: int, total: int) -> Minibatch:
         step=step,
         progress=step / total,
         generator=generator,
+        pairs=None if task.pairs is None else task.pairs.at(step, task.device),
     )
 
 

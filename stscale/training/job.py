@@ -16,6 +16,7 @@ from stscale.sampling import Sampler, make_sampler
 from stscale.slices.features import FeatureStore
 from stscale.training.fit import Task, fit
 from stscale.training.inputs import DenseInputs, Inputs, SparseInputs, pca_inputs, propagated, smoothed_targets
+from stscale.training.pair_draw import PairDraw
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -106,16 +107,18 @@ def prepared(job: Job, device: torch.device, features: FeatureStore, graphs: Seq
     # a gene that a slice lacks is no zero
     genes = counts or (not recipe.views and c.spotscape.input == "genes")
     mask: NDArray[Any] | None = features.mask() if genes and not features.mask().all() else None
+    group, draws = features.slice(), recipe.pairs(c)
     task = Task(
         sampler=sampler,
         inputs=inputs,
         targets=targets,
         library=features.library() if counts else None,
-        group=features.slice(),
+        group=group,
         mask=mask,
         seed=c.seed,
         device=device,
         digest=job.digest,
+        pairs=PairDraw(graphs[0], sampler, group, draws=draws, seed=c.seed, part=part) if draws else None,
     )
     return Training(job=job, method=method, task=task)
 

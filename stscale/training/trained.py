@@ -14,7 +14,7 @@ from stscale.slices.features import FeatureStore
 MODEL = "model.pt"
 
 
-def trained(run: Path, config: Run, features: FeatureStore, device: torch.device) -> Method:
+def trained(run: Path, config: Run, features: FeatureStore, width: int, device: torch.device) -> Method:
     """Return the trained network of a run, in evaluation mode on `device`.
 
     Parameters
@@ -25,6 +25,8 @@ def trained(run: Path, config: Run, features: FeatureStore, device: torch.device
         The run's own.
     features
         Of the run.
+    width
+        Columns that the network reads.
     device
         Where the network goes.
 
@@ -49,17 +51,8 @@ def trained(run: Path, config: Run, features: FeatureStore, device: torch.device
             "stscale integrate with --fresh"
         )
     recipe = METHODS[config.method]
-    state = content["state"]
-    spots, slices = features.n, features.n_slices
-    shape = Shape(width=input_width(config, features), genes=features.g, slices=slices, spots=spots)
+    shape = Shape(width=width, genes=features.g, slices=features.n_slices, spots=features.n)
     with torch.random.fork_rng(devices=[]):  # weights are drawn and overwritten: nobody's generator moves on
         method = recipe.make(config, shape)
-    method.load_state_dict(state)
+    method.load_state_dict(content["state"])
     return method.to(device).eval()
-
-
-def input_width(config: Run, features: FeatureStore) -> int:
-    """Return the number of columns that the network of a run reads."""
-    if METHODS[config.method].views:
-        return 2 * features.p
-    return features.g if config.spotscape.input == "genes" else features.p

@@ -13,7 +13,12 @@ from stscale.config import Align, Run, Simulate
 from stscale.slices.simulate import simulate
 
 SHORT = Run().replace(
-    {"run": {"threads": 1, "device": "cpu"}, "train": {"steps": 100}, "domains": {"k": 7, "n_init": 2}}
+    {
+        "run": {"threads": 1, "device": "cpu"},
+        "train": {"steps": 100},
+        "domains": {"k": 7, "n_init": 2},
+        "report": {"umap": False, "markers": False},
+    }
 )
 
 

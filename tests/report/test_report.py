@@ -16,9 +16,10 @@ import pytest
 from stscale.config import Run, dump
 from stscale.errors import InputError
 from stscale.report import write_report
-from stscale.report.charts import losses, principal_plane
+from stscale.report.charts import losses
 from stscale.report.contents import Spots, read_contents
 from stscale.report.drawing import label, labels
+from stscale.report.latent import principal_plane
 from stscale.report.maps import MAX_MARKERS, columns, domain_maps, spot_pitch
 from stscale.report.markup import duration, size
 from stscale.report.palette import COLOURS, palette
@@ -170,7 +171,8 @@ def test_page_stands_alone_and_says_what_was_found(tmp_path: Path) -> None:
     assert "2 spots lie on the position of another spot: 2 in second." in page.text
     assert "1 spot has no spatial neighbour." in page.text
     assert (run / "config.toml").read_text() in page.text
-    order = ["Summary", "Domains", "Composition", "Training", "Latent space", "Stages", "Inputs", "Options", "Versions"]
+    order = ["Summary", "Domains", "Composition", "Latent space", "Training"]
+    order += ["Stages", "Inputs", "Options", "Reproduce"]
     assert re.findall(r"<h2[^>]*>([^<]*)</h2>", html) == order
     assert not list(tmp_path.glob(".*"))  # no temporary left
 

@@ -15,6 +15,8 @@ CASES: list[dict[str, Any]] = [
     {"options": {"activation": "relu", "decoder": "mlp", "bank": 60, "pairs": "pooled"}, "masked": True},
     {"options": {"scope": "global", "scale_every": 3, "w_reconstruction": 0.0}, "masked": False},
     {"options": {"telescope": "block", "w_prototypes": 0.0, "center": False}, "masked": False},
+    {"method": "stmfg", "options": {}, "masked": True},
+    {"method": "stmfg", "options": {"fusion": "late", "genes": 3, "center": True}, "masked": False},
 ]
 
 
@@ -44,17 +46,19 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 @pytest.mark.parametrize("case", range(len(CASES)), ids=lambda i: ",".join(CASES[i]["options"]) or "default")
 def test_two_ranks_have_the_loss_and_the_gradients_of_one_process(found: dict[str, Any], case: int) -> None:
     one = found["one"]["cases"][case]
+    # the decoder's BatchNorm divides by small deviations, and takes off the bias before it: its gradient is rounding
+    wide = 20 if "method" in CASES[case] else 1
     for rank in found["two"]:
         two = rank["cases"][case]
         for a, b in zip(one["steps"], two["steps"], strict=True):
             assert a["terms"].keys() == b["terms"].keys()
             assert len(a["terms"]) >= 2
             for name, value in a["terms"].items():
-                assert b["terms"][name] == pytest.approx(value, rel=2e-6, abs=1e-7), name
+                assert b["terms"][name] == pytest.approx(value, rel=2e-6, abs=wide * 1e-7), name
             assert b["loss"] == pytest.approx(a["loss"], rel=1e-6)
             assert a["grads"].keys() == b["grads"].keys()
             for name, g in a["grads"].items():
-                torch.testing.assert_close(b["grads"][name], g, rtol=1e-4, atol=2e-6)
+                torch.testing.assert_close(b["grads"][name], g, rtol=1e-4, atol=wide * 2e-6)
         assert one["buffers"].keys() == two["buffers"].keys()
         for name, held in one["buffers"].items():
             torch.testing.assert_close(two["buffers"][name], held, rtol=1e-4, atol=2e-5)

@@ -12,13 +12,15 @@ import torch
 from stscale import ranks
 from stscale.config import Sample, Train
 from stscale.config import Spotscape as Config
+from stscale.config import Stmfg as StmfgConfig
 from stscale.graphs.build import knn_graph
 from stscale.graphs.csr import block_diagonal
-from stscale.models import Spotscape
+from stscale.models import Method, Spotscape, Stmfg
 from stscale.sampling import make_sampler
 from stscale.training import DenseInputs, Task, fit
 from stscale.training.distributed import shared
 from stscale.training.fit import _prepared
+from stscale.training.pair_draw import PairDraw
 
 OFFSETS = np.array([0, 70, 150, 200])
 G = 8
@@ -43,11 +45,44 @@ def made_task(folder: Path, part: tuple[int, int], *, masked: bool) -> Task:
     )
 
 
-def steps(folder: Path, part: tuple[int, int], options: dict[str, Any], *, masked: bool) -> dict[str, Any]:
-    """Terms and gradients of a few steps of plain descent, in float64 where the code lets it."""
-    task = made_task(folder, part, masked=masked)
+def made_view_task(folder: Path, part: tuple[int, int], *, masked: bool) -> Task:
+    """Two graphs with all their neighbours, counts, and pairs of neighbours and others."""
+    rng = np.random.default_rng(0)
+    sizes = np.diff(OFFSETS)
+    graphs = [block_diagonal([knn_graph(rng.random((n, 2)), k) for n in sizes]) for k in (4, 3)]
+    inputs, counts = (DenseInputs(folder / f"{name}-{part[0]}.f32", 200, G) for name in ("views", "counts"))
+    inputs.array[:] = rng.normal(size=(200, G))
+    counts.array[:] = rng.poisson(2.0, size=(200, G))
+    sample = Sample(batch_size=96, tile=8)
+    sampler = make_sampler(graphs, OFFSETS, sample, hops=1, seed=1, part=part, fan_outs=((-1,), (-1,)))
+    group = np.repeat(np.arange(3, dtype=np.int32), sizes)
+    return Task(
+        sampler=sampler,
+        inputs=inputs,
+        targets=counts,
+        library=counts.array.sum(axis=1) + 1,
+        group=group,
+        mask=MASK if masked else None,
+        seed=5,
+        device=torch.device("cpu"),
+        digest="mine",
+        pairs=PairDraw(graphs[0], sampler, group, draws=5, seed=5, part=part),
+    )
+
+
+def made_method(case: dict[str, Any]) -> Method:
     torch.manual_seed(0)
-    method = Spotscape(G, 3, 3, Config(hidden=12, latent=4, scale_k=3, warmup=0.0, refresh=2, **options), 0)
+    options = case["options"]
+    if case.get("method") == "stmfg":
+        return Stmfg(G, G, 3, 200, StmfgConfig(hidden=10, latent=4, decoder=6, scale_k=3, **options))
+    return Spotscape(G, 3, 3, Config(hidden=12, latent=4, scale_k=3, warmup=0.0, refresh=2, **options), 0)
+
+
+def steps(folder: Path, part: tuple[int, int], case: dict[str, Any]) -> dict[str, Any]:
+    """Terms and gradients of a few steps of plain descent, in float64 where the code lets it."""
+    make = made_view_task if "method" in case else made_task
+    task = make(folder, part, masked=case["masked"])
+    method = made_method(case)
     terms_of = shared(method)
     found = []
     for step in range(4):
@@ -84,7 +119,7 @@ def main(folder: Path, rank: int, count: int, cases: list[dict[str, Any]]) -> No
     part = (rank, count)
     own = folder / f"rank-{rank}-of-{count}"
     own.mkdir()
-    found = [steps(own, part, c["options"], masked=c["masked"]) for c in cases]
+    found = [steps(own, part, c) for c in cases]
     shared_folder = folder / f"of-{count}"
     shared_folder.mkdir(exist_ok=True)
     torch.save({"cases": found, "whole": whole(shared_folder, part)}, own / "found.pt")

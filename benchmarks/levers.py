@@ -1,0 +1,225 @@
+"""What each lever does to domain quality on every protocol set → results/levers.json.
+
+A lever is a change of options, or of what the mixture sees. All are compared with the row "default" of the same
+set and seeds; the default of the package is chosen by the mean rank over all sets and seeds, never on one set.
+"""
+
+import argparse
+import statistics
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.data import RESULTS, environment, read_results, say, write_results
+from benchmarks.tissues import Prepared, names, prepared
+from benchmarks.trial import floor_latents, latents, scored
+
+if TYPE_CHECKING:
+    from stscale.config import Run
+
+REFERENCE = "default"
+KEPT = ("ari", "nmi", "clustering_accuracy", "boundary_accuracy", "chaos", "pas", "ilisi", "clisi", "batch_asw")
+NOTES = {
+    "k": "the true number of domains is given to every lever",
+    "labels": "enter after the fit, through the metrics only; her2st's 'undetermined' counts as unlabelled",
+    "ilisi, clisi": "scaled to 0 … 1, larger is better; of the latents that the mixture sees, clisi of the annotation",
+    "seconds": "training and embedding, and the domains, one thread, on a machine that others used too",
+    "compared with": f"the row {REFERENCE!r} of the same set, seed by seed",
+    "mean_rank": "of the ARI among the levers measured on a set with the same seeds; 1 is best",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lever:
+    """One change.
+
+    Attributes
+    ----------
+    title
+        For the table.
+    changes
+        Of the default options.
+    sees
+        What the mixture sees: the learned latents, the floor's smoothed components, or both at equal variance.
+    runs
+        Trainings whose latents are put side by side: seeds s, s + 100, s + 200, …
+    """
+
+    title: str
+    changes: dict[str, dict[str, Any]] = field(default_factory=dict)
+    sees: str = "learned"
+    runs: int = 1
+
+
+_NO_SPACE: dict[str, Any] = {"spatial": 0.0}
+_AVERAGE: dict[str, Any] = {"average": 0.4}
+_RECONSTRUCTION = {"w_telescope": 0.0, "w_scale": 0.0, "w_prototypes": 0.0}
+
+LEVERS = {
+    "default": Lever(title="learned latents, mixture without neighbours", changes={"domains": _NO_SPACE}),
+    "floor": Lever(title="floor: smoothed PCA, mixture", changes={"domains": _NO_SPACE}, sees="floor"),
+    "spatial": Lever(title="neighbours' say 6", changes={"domains": {"spatial": 6.0}}),
+    "spatial-12": Lever(title="neighbours' say 12", changes={"domains": {"spatial": 12.0}}),
+    "floor-spatial": Lever(title="floor, neighbours' say 6", changes={"domains": {"spatial": 6.0}}, sees="floor"),
+    "both": Lever(title="learned and smoothed PCA side by side", changes={"domains": _NO_SPACE}, sees="both"),
+    "both-spatial": Lever(title="both, neighbours' say 6", changes={"domains": {"spatial": 6.0}}, sees="both"),
+    "average": Lever(title="weights averaged over the last 40 %", changes={"domains": _NO_SPACE, "train": _AVERAGE}),
+    "average-spatial": Lever(
+        title="averaged weights, neighbours' say 6", changes={"domains": {"spatial": 6.0}, "train": _AVERAGE}
+    ),
+    "reconstruction": Lever(
+        title="reconstruction alone: plain graph autoencoder",
+        changes={"domains": _NO_SPACE, "spotscape": _RECONSTRUCTION},
+    ),
+    "consensus": Lever(title="latents of 3 trainings side by side", changes={"domains": _NO_SPACE}, runs=3),
+    "consensus-spatial": Lever(title="3 trainings, neighbours' say 6", changes={"domains": {"spatial": 6.0}}, runs=3),
+    "consensus-both-spatial": Lever(
+        title="3 trainings and smoothed PCA, neighbours' say 6",
+        changes={"domains": {"spatial": 6.0}},
+        runs=3,
+        sees="both",
+    ),
+}
+
+
+def embedding(given: Prepared, lever: Lever, config: "Run", seed: int, work: Path) -> tuple[NDArray[np.float32], float]:
+    """Return what the mixture sees, (n, d), and the seconds its trainings took when they were made."""
+    parts, seconds = [], 0.0
+    if lever.sees in ("learned", "both"):
+        for r in range(lever.runs):
+            z, took = _learned(given, config.replace({"run": {"seed": seed + 100 * r}}), work)
+            parts.append(_equal(z) / np.float32(lever.runs) ** 0.5)
+            seconds += took
+    if lever.sees in ("floor", "both"):
+        parts.append(_equal(floor_latents(given, work)))
+    return np.concatenate(parts, axis=1), seconds
+
+
+def _learned(given: Prepared, config: "Run", work: Path) -> tuple[NDArray[np.float32], float]:
+    """Train, or open what was trained with the same options before."""
+    from stscale.options import digest
+
+    sections = config.digest("method", "seed", "preprocess", "sample", "spotscape", "train")
+    made = digest([sections, given.graph_path.parent.name, given.tissue.k])
+    path = work / "latents" / given.tissue.name / f"{made}.npz"
+    if not path.exists():
+        start = time.perf_counter()
+        z = latents(given, config, work)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("wb") as file:
+            np.savez(file, z=z, seconds=time.perf_counter() - start)
+    with np.load(path) as held:
+        return held["z"], float(held["seconds"])
+
+
+def _equal(z: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Centre rows (n, d) and give them mean square length 1."""
+    z = z - z.mean(axis=0)
+    return z / np.float32(np.sqrt(np.mean(np.sum(z.astype(np.float64) ** 2, axis=1))))
+
+
+def measure(name: str, lever: Lever, seed: int, work: Path) -> dict[str, Any]:
+    """Return the metrics of one lever on one set with one seed."""
+    from stscale.analysis.domains import beside_neighbors, cluster
+    from stscale.config import Run
+
+    changes = {**lever.changes, "run": {"seed": seed, "threads": 1}}
+    config = Run().replace(changes)
+    given = prepared(name, work, config.preprocess)
+    domains = config.replace({"domains": {"k": given.tissue.k}}).domains
+    z, training = embedding(given, lever, config, seed, work)
+    start = time.perf_counter()
+    fit = cluster(z, domains, seed=seed)
+    if domains.spatial:
+        fit = beside_neighbors(fit, z, given.graph.indptr, given.graph.indices, strength=domains.spatial)
+    seconds = time.perf_counter() - start
+    found = scored(given, z, fit.labels)
+    kept = {key: found[key] for key in KEPT if key in found}
+    took = {"seconds_training": training, "seconds_domains": seconds}
+    return {"seed": seed, **kept, "domains": fit.k, "slice_ari": found["slice_ari"], **took}
+
+
+def summary(runs: list[dict[str, Any]], reference: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return median, spread and the mean difference from the reference over the seeds that both have."""
+    out: dict[str, Any] = {}
+    base = {run["seed"]: run for run in reference}
+    for key in KEPT:
+        values = [run[key] for run in runs if key in run]
+        if not values:
+            continue
+        gaps = [run[key] - base[run["seed"]][key] for run in runs if run["seed"] in base]
+        out[key] = {"median": statistics.median(values), "min": min(values), "max": max(values)}
+        out[key]["gain"] = statistics.fmean(gaps) if gaps else None
+    return out
+
+
+def mean_ranks(sets: dict[str, Any]) -> dict[str, dict[str, float]]:
+    """Rank the levers by ARI within each set and seed and average; ties share their mean rank.
+
+    Only levers measured on every set (with the same seeds as the reference there) are ranked.
+    """
+    from scipy.stats import rankdata
+
+    cells = [(name, run["seed"]) for name, part in sets.items() for run in part["levers"][REFERENCE]["runs"]]
+    score: dict[str, list[float]] = {}
+    for lever in LEVERS:
+        held = {
+            (name, run["seed"]): run["ari"]
+            for name, part in sets.items()
+            for run in part["levers"].get(lever, {"runs": []})["runs"]
+        }
+        if all(cell in held for cell in cells):
+            score[lever] = [held[cell] for cell in cells]
+    if not score:
+        return {}
+    table = np.array(list(score.values()))
+    ranks = np.apply_along_axis(rankdata, 0, -table).mean(axis=1)
+    means = table.mean(axis=1)
+    pairs = sorted(zip(score, ranks, means, strict=True), key=lambda row: row[1])
+    return {lever: {"mean_rank": float(rank), "mean_ari": float(mean)} for lever, rank, mean in pairs}
+
+
+def arguments() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.levers", description=__doc__)
+    parser.add_argument("--sets", nargs="+", choices=names(), default=names(), metavar="SET")
+    parser.add_argument("--levers", nargs="+", choices=list(LEVERS), default=list(LEVERS), metavar="LEVER")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--work", type=Path, required=True, help="features, graphs and latents are kept here")
+    parser.add_argument("--out", type=Path, default=RESULTS / "levers.json", help="rows are merged into it")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Measure the levers asked for, set by set, and merge every run into the result file."""
+    from stscale.threads import set_threads
+
+    given = arguments()
+    given.work.mkdir(parents=True, exist_ok=True)
+    set_threads(1)
+    for name in given.sets:
+        for key in [REFERENCE, *(k for k in given.levers if k != REFERENCE)]:
+            for seed in given.seeds:
+                results = read_results(given.out)
+                part = results.setdefault("sets", {}).setdefault(name, {"levers": {}})
+                runs = part["levers"].get(key, {"runs": []})["runs"]
+                if any(run["seed"] == seed for run in runs):
+                    continue
+                run = measure(name, LEVERS[key], seed, given.work)
+                runs = sorted([*runs, run], key=lambda r: r["seed"])
+                part["levers"][key] = {**asdict(LEVERS[key]), "runs": runs}
+                mixing = f", iLISI {run['ilisi']:.3f}" if "ilisi" in run else ""
+                say(f"{name} {key} seed {seed}: ARI {run['ari']:.4f}{mixing}")
+                for lever in part["levers"].values():
+                    lever["summary"] = summary(lever["runs"], part["levers"].get(REFERENCE, {"runs": []})["runs"])
+                results |= {"notes": NOTES, "environment": environment(1)}
+                results["mean_rank"] = mean_ranks(results["sets"])
+                write_results(given.out, results)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,161 @@
+"""The protocol sets of domain quality, real and simulated, prepared once: components, graph, annotation."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.data import SETS, TissueSet, slice_files
+
+if TYPE_CHECKING:
+    from stscale.config import Preprocess
+    from stscale.graphs import Graph
+    from stscale.slices import FeatureStore
+
+SLICES = 4
+SPOTS = 1500
+GENES = 600
+TISSUE_SEED = 11
+STRENGTHS = {"none": 0.0, "mild": 0.3, "strong": 1.0}
+"""Standard deviation of the natural-log effect of a slice on a gene."""
+
+# what is common to them: few counts and weak markers, so that no method finds everything
+_NOISE: dict[str, Any] = {"library": 400.0, "marker_lfc": 0.6}
+SHAPES: dict[str, dict[str, Any]] = {
+    "layers": {"kind": "layers", "domains": 7},
+    "patches": {"kind": "patches", "domains": 6},
+    "rare": {"kind": "mixed", "domains": 8},
+    "gradients": {"kind": "layers", "domains": 7, "gradient": 0.2},
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tissue:
+    """Slices that are integrated together, with the annotation that scores them.
+
+    Attributes
+    ----------
+    name
+        Of the set.
+    files
+        The slices.
+    k
+        True number of domains.
+    unlabelled
+        Annotations that count as missing.
+    """
+
+    name: str
+    files: tuple[str, ...]
+    k: int
+    unlabelled: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """A tissue as training sees it.
+
+    Attributes
+    ----------
+    tissue
+        Which.
+    features, graph
+        The feature store and the spatial graph; `graph_path` is the file of the latter.
+    graph_path
+        Where the graph lies.
+    labels
+        (n,) object, the annotation of the rows of the feature store; None where there is none.
+    """
+
+    tissue: Tissue
+    features: "FeatureStore"
+    graph: "Graph"
+    graph_path: Path
+    labels: NDArray[np.object_]
+
+
+def names() -> list[str]:
+    """Return the sets: real ones joint, every cortex slice alone, simulated ones by shape and batch effect."""
+    alone = [f"dlpfc-{Path(f).stem}" for f in slice_files("dlpfc")]
+    return [*SETS, *alone, *(f"{shape}-{strength}" for shape in SHAPES for strength in STRENGTHS)]
+
+
+def tissue(name: str, folder: Path) -> Tissue:
+    """Return a set, simulating its slices under `folder` when they are not there yet."""
+    first, _, rest = name.partition("-")
+    if first in SHAPES:
+        shape = SHAPES[first]
+        return Tissue(name=name, files=tuple(_simulated(folder / name, shape, STRENGTHS[rest])), k=shape["domains"])
+    real: TissueSet = SETS[first]
+    files = [f for f in slice_files(first) if not rest or Path(f).stem == rest]
+    return Tissue(name=name, files=tuple(files), k=real.k, unlabelled=real.unlabelled)
+
+
+def _simulated(out: Path, shape: dict[str, Any], batch_effect: float) -> list[str]:
+    from stscale.config import Simulate
+    from stscale.slices.simulate import TRUTH, simulate
+
+    config = Simulate(batch_effect=batch_effect, **_NOISE, **shape)
+    made = out / TRUTH
+    if not made.exists() or json.loads(made.read_text(encoding="utf-8"))["config"] != _plain(config):
+        simulate(out, slices=SLICES, spots=SPOTS, genes=GENES, seed=TISSUE_SEED, config=config)
+    return sorted(str(p) for p in out.glob("*.zarr"))
+
+
+def _plain(config: Any) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    values: dict[str, Any] = json.loads(json.dumps(asdict(config)))
+    return values
+
+
+def prepared(name: str, folder: Path, preprocess: "Preprocess", *, seed: int = 0) -> Prepared:
+    """Ingest, choose genes, compute components and the default graph; what is there already is opened.
+
+    Parameters
+    ----------
+    name
+        One of `names`.
+    folder
+        Where slices, features and graphs of all sets lie.
+    preprocess
+        Options of the features; each choice has a folder of its own.
+    seed
+        Of the components.
+    """
+    from dataclasses import asdict
+
+    from stscale.config import Graph as GraphConfig
+    from stscale.config import Ingest
+    from stscale.graphs import load, spatial_graph
+    from stscale.options import digest
+    from stscale.slices import Collection, FeatureStore, SliceStore, build_features, ingest, is_store
+
+    found = tissue(name, folder)
+    stores = [Path(f) for f in found.files]
+    for i, source in enumerate(stores):
+        if not is_store(source):
+            stores[i] = folder / name.partition("-")[0] / f"{source.stem}.zarr"
+            if not is_store(stores[i]):
+                ingest(source, stores[i], config=Ingest())
+    slices = [SliceStore.open(s) for s in stores]
+    # a slice made anew is another input: its modification is part of the place
+    stamps = [(s / "zarr.json").stat().st_mtime_ns for s in stores]
+    path = folder / "features" / name / digest([asdict(preprocess), stamps, seed])
+    features_path, graph_path = path / "features.zarr", path / "graph.npz"
+    if not graph_path.exists():
+        path.mkdir(parents=True, exist_ok=True)
+        collection = Collection.build(slices, genes=preprocess.genes, min_shared=preprocess.min_shared_genes)
+        features = build_features(collection, features_path, config=preprocess, seed=seed, workers=1)
+        spatial_graph(features.xy(), features.offsets(), GraphConfig()).save(graph_path)
+    features = FeatureStore.open(features_path)
+    labels = np.full(features.n, None, dtype=object)
+    group, row = features.slice(), features.row()
+    for i, store in enumerate(slices):
+        given = store.obs()["domain"].astype(object).to_numpy()
+        labels[group == i] = given[row[group == i]]
+    labels[np.isin(labels.astype(str), [*found.unlabelled, "nan", "None"])] = None
+    return Prepared(tissue=found, features=features, graph=load(graph_path), graph_path=graph_path, labels=labels)

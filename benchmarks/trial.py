@@ -1,0 +1,90 @@
+"""One trial on a prepared set: train, embed, find domains, score; features and graph are reused."""
+
+import shutil
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.tissues import Prepared
+
+if TYPE_CHECKING:
+    from stscale.config import Run
+
+
+def latents(given: Prepared, config: "Run", scratch: Path) -> NDArray[np.float32]:
+    """Train the network of a run on a prepared set and embed every spot, (n, d); seconds of training do not count."""
+    import torch
+
+    from stscale.training import embed
+    from stscale.training.job import Job, prepared
+
+    config = config.replace({"spotscape": {"clusters": config.spotscape.clusters or given.tissue.k}})
+    folder = Path(tempfile.mkdtemp(dir=scratch))
+    device = torch.device("cpu")
+    job = Job(
+        config=config,
+        features=given.features.path.absolute(),
+        graphs=(given.graph_path.absolute(),),
+        scratch=folder / "inputs",
+        checkpoints=folder / "checkpoints",
+        digest="trial",
+    )
+    training = prepared(job, device, given.features, [given.graph])
+    training.run(lambda entry: None)
+    z = np.array(embed(training.method, training.inputs, given.graph, folder, device=device).array)
+    shutil.rmtree(folder)
+    return z
+
+
+def floor_latents(given: Prepared, scratch: Path, *, rounds: int = 2) -> NDArray[np.float32]:
+    """Return the floor's embedding: components averaged over each spot and its neighbours, (n, p)."""
+    from stscale.training.inputs import pca_inputs
+
+    folder = Path(tempfile.mkdtemp(dir=scratch))
+    z = np.array(pca_inputs(given.features, given.graph, folder, smooth=rounds).array)
+    shutil.rmtree(folder)
+    return z
+
+
+def scored(
+    given: Prepared, z: NDArray[np.floating], domains: NDArray[np.integer], *, mixing: bool = True
+) -> dict[str, Any]:
+    """Score domains and latents against the annotation of a set.
+
+    Returns
+    -------
+    dict
+        ari, nmi, clustering_accuracy, boundary_accuracy, chaos, pas; with `mixing` ilisi and, of the annotation,
+        clisi (both scaled) and batch_asw; slice_ari.
+    """
+    from stscale.analysis.metrics import ari, score
+    from stscale.analysis.metrics_mixing import batch_asw, clisi, ilisi
+    from stscale.analysis.metrics_spatial import chaos, pas
+    from stscale.graphs.neighbors import search
+
+    group, xy, labels = given.features.slice(), given.features.xy(), given.labels
+    there = np.array([label is not None for label in labels])
+    found: dict[str, Any] = dict(score(labels, domains, indptr=given.graph.indptr, indices=given.graph.indices))
+    found["chaos"], found["pas"] = chaos(xy, domains, group), pas(xy, domains, group)
+    found["slice_ari"] = {
+        name: ari(labels[group == i], domains[group == i])
+        for i, name in enumerate(given.features.slice_names)
+        if len(set(labels[(group == i) & there])) > 1
+    }
+    if mixing and given.features.n_slices > 1:
+        rows = np.ascontiguousarray(z, np.float32)
+        near = search(rows, rows, min(90, len(rows) - 1), exclude_self=True)
+        found["ilisi"] = ilisi(near, group, scaled=True)
+        found["clisi"] = clisi(near, labels, scaled=True)
+        found["batch_asw"] = batch_asw(z, group, domains, seed=0)
+    return found
+
+
+def timed(work: Any, *arguments: Any) -> tuple[Any, float]:
+    """Return a result and its seconds."""
+    start = time.perf_counter()
+    return work(*arguments), time.perf_counter() - start

@@ -1,0 +1,45 @@
+"""What a training step of the two-view methods holds."""
+
+from stscale.config import Mhal, Run, Stmfg
+from stscale.planning.headers import Size
+
+VIEW_STEP = 3.0
+"""Time of a step in steps of Spotscape: two graphs, and likelihoods of counts."""
+
+
+def kept_counts(size: Size) -> float:
+    """Estimate the stored counts of the genes kept: those chosen have more than their share."""
+    return size.stored * size.genes / max(size.vocabulary, 1) ** 0.5 / max(size.genes, 1) ** 0.5
+
+
+def view_weights(size: Size, c: Mhal | Stmfg) -> float:
+    """Bytes of parameters, gradients and both moments of Adam; the heads of the decoder are nearly all of it."""
+    hidden: int = getattr(c, "decoder", c.hidden)
+    return 16 * (2 * hidden * size.genes + 4 * c.hidden * c.hidden + 8 * c.latent * c.latent)
+
+
+def view_batch(size: Size, run: Run) -> float:
+    """Bytes of the tensors of one step, with what the backward pass needs.
+
+    Seeds in tiles share their spatial neighbours, of which a fan-out takes any; neighbours by features are scattered,
+    each a node of its own until the data run out.
+    """
+    c, v = run.network, run.views
+    b = min(run.sample.batch_size, size.n)
+    spatial, feature = (min(f[0], k) if f[0] >= 0 else k for f, k in _fans(run))
+    later = min(v.feature_fan_out[-1], v.feature_k) if v.feature_fan_out[-1] >= 0 else v.feature_k
+    first = min(size.n, b * (1.5 + feature))
+    nodes = min(size.n, first * (1.5 + later))
+    width = 2 * run.preprocess.n_pcs
+    edges = 1.2 * (first * (spatial + feature + 2))
+    network = 4 * (2 * nodes * width + 4 * nodes * c.hidden + 30 * first * c.latent + 40 * b * c.latent)
+    drawn: int = getattr(c, "genes", 0) or size.genes
+    # counts as they are read, and of the genes drawn three heads, their gradients and what the likelihood holds
+    counts = 4 * b * size.genes * (2 + run.train.prefetch) + 4 * 9 * b * min(drawn, size.genes)
+    waiting = (1 + run.train.prefetch) * (4 * nodes * width + 60 * edges)
+    return network + counts + waiting
+
+
+def _fans(run: Run) -> tuple[tuple[tuple[int, ...], int], tuple[tuple[int, ...], int]]:
+    v = run.views
+    return (v.spatial_fan_out, v.spatial_k), (v.feature_fan_out, v.feature_k)

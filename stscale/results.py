@@ -1,0 +1,61 @@
+"""What the commands of the Python API return."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import anndata
+
+    from stscale.alignment import Alignment
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """A finished run.
+
+    Attributes
+    ----------
+    path
+        The run folder.
+    n, left_out
+        Spots in the output, and how many of them took no part in the fit (no count on the used genes).
+    slices
+        Names in the order given.
+    k
+        Number of domains.
+    """
+
+    path: Path
+    n: int
+    left_out: int
+    slices: tuple[str, ...]
+    k: int
+
+    def adata(self) -> "anndata.AnnData":
+        """Read `integrated.zarr`."""
+        import anndata
+
+        return anndata.read_zarr(self.path / "integrated.zarr")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AlignResult:
+    """An aligned run.
+
+    Attributes
+    ----------
+    path
+        The run folder.
+    alignment
+        Transforms, pairs and what is to be said about them.
+    """
+
+    path: Path
+    alignment: "Alignment"
+
+    def adata(self) -> "anndata.AnnData":
+        """Read `integrated.zarr`, with the aligned coordinates in `obsm["spatial_aligned"]`."""
+        import anndata
+
+        return anndata.read_zarr(self.path / "integrated.zarr")

@@ -1,0 +1,64 @@
+"""The benchmark of levers: gains against the reference, ranks over sets and seeds, sets with their annotation."""
+
+import numpy as np
+import pytest
+
+from benchmarks import levers, tissues
+from benchmarks.levers import LEVERS, mean_ranks, summary
+from stscale.config import Preprocess, Simulate
+
+
+def runs(*values: float) -> list[dict[str, float]]:
+    return [{"seed": seed, "ari": value} for seed, value in enumerate(values)]
+
+
+def test_gain_is_seed_by_seed() -> None:
+    found = summary(runs(0.5, 0.7, 0.9)[1:], runs(0.4, 0.5))
+    assert found["ari"] == pytest.approx({"median": 0.8, "min": 0.7, "max": 0.9, "gain": 0.2})
+    assert "nmi" not in found
+    assert summary(runs(0.5), [])["ari"]["gain"] is None
+
+
+def test_ranks_are_over_all_sets_and_seeds_or_not_at_all() -> None:
+    sets = {
+        "a": {"levers": {"default": {"runs": runs(0.5, 0.5)}, "spatial": {"runs": runs(0.6, 0.4)}}},
+        "b": {"levers": {"default": {"runs": runs(0.2)}, "spatial": {"runs": runs(0.2)}, "floor": {"runs": runs(1)}}},
+    }
+    found = mean_ranks(sets)
+    assert found["default"] == pytest.approx({"mean_rank": 1.5, "mean_ari": 0.4})
+    assert found["spatial"] == pytest.approx({"mean_rank": 1.5, "mean_ari": 0.4})
+    assert "floor" not in found  # not measured on "a"
+
+
+def test_default_is_the_reference_and_levers_are_options() -> None:
+    from stscale.config import Run
+
+    assert levers.REFERENCE in LEVERS
+    for lever in LEVERS.values():
+        Run().replace(lever.changes)
+        assert lever.sees in ("learned", "floor", "both")
+
+
+def test_simulated_set_is_scored_by_its_truth(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(tissues, "SPOTS", 120)
+    monkeypatch.setattr(tissues, "GENES", 80)
+    given = tissues.prepared("layers-mild", tmp_path, Preprocess(n_pcs=10))
+    assert given.features.n_slices == tissues.SLICES
+    assert set(given.labels) == {f"domain-{d}" for d in range(1, 8)}
+    assert (given.features.n, given.graph.n, len(given.labels)) == (480, 480, 480)
+    again = tissues.prepared("layers-mild", tmp_path, Preprocess(n_pcs=10))
+    assert again.graph_path == given.graph_path
+    # a simulation of other options is another set of features
+    monkeypatch.setitem(tissues.SHAPES, "layers", {"kind": "layers", "domains": 3})
+    other = tissues.prepared("layers-mild", tmp_path, Preprocess(n_pcs=10))
+    assert other.graph_path != given.graph_path
+    assert len(set(other.labels)) == 3
+    assert np.isfinite(other.features.pca(0, 10)).all()
+
+
+def test_gradient_of_a_simulation_is_an_option() -> None:
+    from stscale.slices.expression import Expression
+
+    weak, strong = (Expression.build(seed=1, genes=100, config=Simulate(gradient=g)) for g in (0.1, 0.4))
+    np.testing.assert_allclose(4 * weak.gradient, strong.gradient)
+    np.testing.assert_array_equal(weak.abundance, strong.abundance)
