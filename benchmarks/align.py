@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from benchmarks.align_made import CASES, Setting, simulated, sized, sized_paste
+from benchmarks.align_made import ANGLES, CASES, Setting, simulated, sized, sized_paste
 from benchmarks.align_paste import Paste
 from benchmarks.align_real import breast, cortex, planes
 from benchmarks.data import environment, out_path, read_results, say, write_results
@@ -116,6 +116,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--cases", nargs="+", choices=list(CASES), default=list(CASES))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--angles", nargs="+", type=float, default=list(ANGLES), help="of each simulated pair")
     parser.add_argument("--spots", type=int, default=SPOTS, help="of each simulated slice, angles and overlap")
     parser.add_argument("--sizes", nargs="+", type=int, default=list(SIZES), help="spots of each slice, time")
     parser.add_argument("--genes", type=int, default=500)
@@ -160,6 +161,7 @@ def main() -> None:
             paste=Paste(
                 python=given.paste_python, threads=threads, seconds=given.paste_seconds, limit_gb=given.paste_gb
             ),
+            angles=tuple(given.angles),
             smoke=given.smoke,
         )
         measured(given, setting, keep)

@@ -32,6 +32,8 @@ class Setting:
         Further words of `stscale integrate`.
     paste
         The external baseline.
+    angles
+        Of simulated slices, degrees.
     smoke
         Only show that it runs.
     """
@@ -42,6 +44,7 @@ class Setting:
     genes: int
     words: tuple[str, ...]
     paste: Paste
+    angles: tuple[float, ...]
     smoke: bool
 
 
@@ -96,7 +99,7 @@ def simulated(setting: Setting, name: str, spots: int) -> dict[str, Any]:
     for seed in setting.seeds:
         spec = {"spots": spots, "genes": setting.genes, "seed": seed, **case.simulate}
         made = simulated_run(spec, setting.folder, setting.threads, list(setting.words))
-        angles = ANGLES[:2] if setting.smoke else ANGLES
+        angles = setting.angles[:2] if setting.smoke else setting.angles
         # the slices lie turned by a random angle on their slides already: this takes all of it away first
         truth = read_truth(made)
         turned = [truth["transforms"][i]["rotation_degrees"] for i in (0, 1)]

@@ -68,9 +68,9 @@ def oracle(out: str, unlabelled: list[str], threads: int) -> list[dict[str, floa
     from stscale.analysis.metrics import ari
     from stscale.config import load
     from stscale.graphs import load as load_graph
+    from stscale.integrating import VIEWS
     from stscale.models import METHODS
     from stscale.slices.features import FeatureStore
-    from stscale.stages import VIEWS
     from stscale.threads import set_threads
     from stscale.training import embed
     from stscale.training.job import Job, prepared

@@ -61,9 +61,9 @@ def _simulated(cases: Results) -> str:
         cells.append(spread((fit["seconds"] + fit.get("refine_seconds", 0.0) for fit in fits), 1))
         rows.append([case["title"], str(len(found)), *cells])
     first = next(iter(cases.values()))
-    turns = sorted({row["angle"] for row in first["rows"]})
+    turns = sorted({row["angle"] for case in cases.values() for row in case["rows"]})
     said = ", ".join(f"{angle:g}" for angle in turns)
-    head = f"Simulated slices of {number(first['spots'])} spots, turned by {said}°, median (least–largest):"
+    head = f"Simulated slices of {number(first['spots'])} spots, turned by some of {said}°, median (least–largest):"
     return f"{head}\n\n{table(heads, rows)}"
 
 

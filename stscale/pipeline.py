@@ -11,9 +11,9 @@ from stscale.config import Run
 from stscale.device import pick_device
 from stscale.errors import InputError, StscaleError
 from stscale.inputs import check_inputs
+from stscale.integrating import Integration
 from stscale.results import AlignResult, Result
 from stscale.rundir import MANIFEST, RunFolder
-from stscale.stages import Integration
 from stscale.stopping import Stopped
 from stscale.telling import Observer
 from stscale.threads import available_cores, local_ranks, set_threads

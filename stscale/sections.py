@@ -274,7 +274,9 @@ class Align(Section):
     anchors: int = option(5000, "spots of a slice that are matched for the first guess, at most", low=20)
     rotations: int = option(72, "angles tried over the circle", low=4)
     starts: int = option(12, "coarse solutions that are polished", low=1)
-    min_overlap: float = option(0.15, "smallest share of the smaller slice that must be covered", above=0.0, high=1.0)
+    min_overlap: float = option(
+        0.15, "smallest share of the smaller slice, edges left out, that must be covered", above=0.0, high=1.0
+    )
     max_points: int = option(20_000, "spots of a slice that the last polish reads", low=100)
     warp: bool = option(False, "after the transform, a smooth non-rigid displacement")
     warp_points: int = option(100, "control points of the warp, at most", low=10)

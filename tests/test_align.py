@@ -547,12 +547,31 @@ def test_the_command_line(copy, integrated, stscale_):
         (["--z", "0,x,2"], "--z '0,x,2'"),
         (["--z", "0,1,2", "--spacing", "3"], "both given"),
         (["--reference", "d"], "no slice is called 'd'"),
+        (["--z", "1,2"], "2 heights for 3 slices"),
+        (["--pairs", "chain"], "expected sequential, star, all"),
+        (["--pairs", "none.toml"], "pair list none.toml does not exist"),
+        (["--transfer-genes", "NOPE"], "gene 'NOPE' is not among"),
     ):
         code, out, err = stscale_("align", integrated, *arguments, "--quiet")
         assert (code, out) == (2, "")
         assert err.startswith("error: ")
         assert said in err
         assert err.count("\n") == 1
+
+
+def test_what_is_no_run_is_told_and_nothing_is_written(paths, stscale_, tmp_path):
+    for words, said in (
+        ([tmp_path / "nowhere"], "nowhere does not exist"),
+        ([paths[0], "-o", tmp_path / "one"], "1 slice given; alignment needs at least two"),
+        ([*paths, "-o", tmp_path / "two", "--pairs", "chain"], "expected sequential, star, all"),
+        ([*paths, "-o", tmp_path / "two", "--z", "1,2"], "2 heights for 3 slices"),
+    ):
+        code, out, err = stscale_("align", *words, "--quiet")
+        assert (code, out) == (2, "")
+        assert err.startswith("error: ")
+        assert said in err
+        assert err.count("\n") == 1
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_record_is_what_was_found(aligned):

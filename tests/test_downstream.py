@@ -11,10 +11,10 @@ import pytest
 import stscale
 from stscale.config import Run, Simulate
 from stscale.errors import InputError
+from stscale.integrating.stages import DERIVED
 from stscale.rundir import read_manifest
 from stscale.slices.features import FeatureStore
 from stscale.slices.simulate import simulate
-from stscale.stages import DERIVED
 
 SMALL = {
     "run": {"threads": 1, "device": "cpu"},
@@ -22,7 +22,7 @@ SMALL = {
     "spotscape": {"hidden": 16, "latent": 8, "clusters": 3, "refresh": 4, "reservoir": 64},
     "sample": {"batch_size": 512, "tile": 32},
     "train": {"steps": 30, "log_every": 10},
-    "domains": {"k": 3, "n_init": 1, "n_components": 6, "smooth_rounds": 1},
+    "domains": {"k": 3, "n_init": 1, "n_components": 6, "smooth_rounds": 1, "spatial": 2.0},
     "align": {"rotations": 24, "starts": 3, "refine": False},
 }
 CONFIG = Run().replace(SMALL)
@@ -82,7 +82,7 @@ def test_a_slice_of_the_run_is_mapped_to_where_it_was(run, slices, tmp_path) -> 
     assert again.obs_names.tolist() == own.obs_names.tolist()
     assert np.allclose(again.obsm["X_stscale"], own.obsm["X_stscale"], atol=1e-5)
     assert np.array_equal(again.obsm["spatial"], own.obsm["spatial"])
-    # labels, the vote of the neighbours included
+    # labels, with the say and the vote of the neighbours
     assert again.obs["stscale_domain"].astype(str).tolist() == own.obs["stscale_domain"].astype(str).tolist()
     assert found.obs["domain"].notna().all()
     assert not (tmp_path / "mapped" / "scratch").exists()

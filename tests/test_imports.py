@@ -38,7 +38,7 @@ FLOORS = {
     4: ("training",),
     5: ("alignment", "analysis"),
     6: ("output", "evaluation", "report", "results"),
-    7: ("aligning", "downstream", "stages"),
+    7: ("aligning", "downstream", "integrating"),
     8: ("pipeline", "tasks"),
 }
 FLOOR = {room: floor for floor, rooms in FLOORS.items() for room in rooms}

@@ -105,6 +105,12 @@ class Field:
             value[rows] = np.einsum("ik,ikc->ic", w, self.value[j]) + np.einsum("ik,ika,ikac->ic", w, offset, slopes)
         return covered, value, slope
 
+    def lies(self, xy: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Say which of the positions (q, 2) have a point nearby that counts, (q,)."""
+        distance, near = self.tree.query(xy)
+        held: NDArray[np.bool_] = (distance <= REACH * self.ring) & self.inner[near]
+        return held
+
     def covers(self, xy: NDArray[np.float64]) -> float:
         """Share of the positions (q, 2) with a point nearby, on the edge or not."""
         return float(np.mean(self.tree.query(xy)[0] <= REACH * self.ring))

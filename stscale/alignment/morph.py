@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
+from scipy.spatial import cKDTree
+
+from stscale.alignment.field import EDGE
 
 Floats = NDArray[np.float64]
+Flags = NDArray[np.bool_]
 
 SCHEDULE = ((1, 16), (1, 8), (2, 8), (2, 4), (2, 2))
 """(degree of the polynomial, rounds of smoothing of the latents), coarse to fine."""
@@ -18,6 +22,12 @@ REACH = 2.0
 """Spots further than this many pitches from the other slice see nothing of it."""
 SHRINKAGE = 0.1
 """Of the residuals' covariance towards a multiple of the identity."""
+UNDOINGS = 4
+"""Rounds of fixed-point iteration by which a displacement is undone, from the last step's; it moves a few per cent."""
+SQUARES = 7
+"""Along the longer side of the chequerboard: larger than what is smoothed, and both colours see all of the tissue."""
+FURTHEST = 4.0
+"""Spreads of the source from its middle, each way, that an undone displacement stays within."""
 SETTLED = 0.05
 """Pitches: a level whose last step is below has converged."""
 INDEPENDENT = 0.16
@@ -39,6 +49,8 @@ class Morph:
         (d,) median of z_source − z_target where the slices meet.
     seen
         Share of source spots that have target tissue under them.
+    reliability
+        Share of the displacement found that was kept, see `morph`; NaN when the slices do not meet.
     converged
         The last step of every level was below `SETTLED` pitches.
     """
@@ -47,13 +59,12 @@ class Morph:
     whiten: Floats
     offset: Floats
     seen: float
+    reliability: float
     converged: bool
 
 
 def smoother(xy: Floats, k: int = 6) -> sp.csr_array:
     """Return the (n, n) matrix that replaces each row by the mean over its k nearest spots and itself."""
-    from scipy.spatial import cKDTree
-
     k = min(k + 1, len(xy))
     near = cKDTree(xy).query(xy, k=k)[1].reshape(len(xy), k)
     ends = np.arange(0, near.size + 1, k)
@@ -80,8 +91,10 @@ def morph(
 ) -> Morph:
     """Move the source so that its latents agree with the target's underneath.
 
-    Minimises Σ w_i r_iᵀ C⁻¹ r_i with r_i = z_a(x_i) − z_b(T x_i) − median, T a polynomial of the position, by
-    Gauss-Newton on local linear fits of the smoothed target latents. Positions are smoothed as the latents are: at
+    Minimises ½ Σ w_i r_iᵀ C⁻¹ r_i with r_i = z_a(x_i) − z_b(T x_i) − median over source spots and
+    r_j = z_a(T⁻¹ y_j) − z_b(y_j) − median over target spots, T a polynomial of the position, by Gauss-Newton on local
+    linear fits of the smoothed latents. Noise in the slice that is read draws the other one together: one direction
+    alone shrinks what it moves, the two together cancel that. Positions are smoothed as the latents are: at
     the border a mean of neighbours tells of a place further in, and comparing it with the border itself would pull.
     C is the covariance of the residuals, so that channels count by what they agree on; w = 1/(1 + s/median(s)) of
     s = rᵀC⁻¹r takes down what finds no counterpart.
@@ -89,7 +102,15 @@ def morph(
     The rigid positions are a good guess, and what the slices do not agree on is as smooth as a displacement: without a
     prior, slices that overlap in part are stretched over each other. So (t / n) Σ |T x_i − x_i|² / (`trusted` pitch)²
     over all n source spots is added, t the terms of the polynomial, and the sum above counts `INDEPENDENT` / rounds
-    (smoothed spots are not independent) times the squared share of source spots that meet the target.
+    (smoothed spots are not independent) times the squared share of source spots that meet the target. Spots on the edge
+    count on neither side: an embedding averages over neighbours, so at the edge it describes tissue further in.
+
+    What the latents of two slices do not agree on can pass for a displacement. The same is therefore fitted to either
+    colour of a chequerboard over the tissue, and of the displacement that all spots gave, the share stays that the two
+    agree on: the reliability 2c/(1 + c), c = 2⟨w₁, w₂⟩/(|w₁|² + |w₂|²) (Spearman and Brown's formula for halves).
+
+    A free displacement (`trusted` infinite) is for tissue that was torn, which has no inverse: then source spots alone
+    are compared, edges too, and all of what was found is kept.
 
     Parameters
     ----------
@@ -108,40 +129,140 @@ def morph(
 
     References
     ----------
-    Lucas and Kanade (IJCAI 1981); Baker and Matthews, "Lucas-Kanade 20 years on", IJCV 56 (2004).
+    Brown, "Some experimental results in the correlation of mental abilities", Br. J. Psychol. 3 (1910). Lucas and
+    Kanade (IJCAI 1981); Baker and Matthews, "Lucas-Kanade 20 years on", IJCV 56 (2004).
     """
-    from scipy.spatial import cKDTree
-
     smooth_a, smooth_b = smoother(source_xy), smoother(target_xy)
     centre, reach = source_xy.mean(axis=0), 2 * float(source_xy.std()) or 1.0
-    d, before, settled = source_z.shape[1], -1, True
-    offset, whiten, seen, moves = np.zeros(d), np.eye(d), 0.0, _Moves(centre=centre, reach=reach)
+    parts = [(np.ones(len(source_xy), bool), np.ones(len(target_xy), bool))]
+    parts += _halves(source_xy, target_xy) if np.isfinite(trusted) else []
+    runs = [_Run(part=part, moves=_Moves(centre=centre, reach=reach)) for part in parts]
+    before = -1
     for degree, rounds in schedule:
         if rounds != before:
             before = rounds
-            a, x = smoothed(smooth_a, source_z, rounds), smoothed(smooth_a, source_xy, rounds)
-            b, y = smoothed(smooth_b, target_z, rounds), smoothed(smooth_b, target_xy, rounds)
-            tree, fit = cKDTree(y), _local_fit(y)
-            value, slope = fit[0] @ b, np.stack([fit[1] @ b, fit[2] @ b], axis=1)  # (m, d), (m, 2, d)
-        at, basis, last = moves.apply(x), moves.basis(x, degree), np.inf
+            source = _Level.build(smooth_a, source_xy, source_z, rounds)
+            target = _Level.build(smooth_b, target_xy, target_z, rounds)
+        for run in runs:
+            run.settle(source, target, degree, pitch, trusted**2 * INDEPENDENT / rounds, iterations)
+        if runs[0].lost:
+            d = source_z.shape[1]
+            nothing = {"whiten": np.eye(d), "offset": np.zeros(d)}
+            return Morph(xy=source_xy.copy(), seen=runs[0].seen, reliability=np.nan, converged=False, **nothing)
+    whole, *halves = (run.moves.apply(source_xy) - source_xy for run in runs)
+    # slices too small to be halved keep what there is
+    told = bool(halves) and not any(run.lost for run in runs)
+    reliability = _reliability(*halves) if told else 1.0
+    return Morph(
+        xy=source_xy + reliability * whole,
+        whiten=runs[0].whiten,
+        offset=runs[0].offset,
+        seen=runs[0].seen,
+        reliability=reliability,
+        converged=runs[0].settled,
+    )
+
+
+def _halves(source_xy: Floats, target_xy: Floats) -> list[tuple[Flags, Flags]]:
+    """Cut both slices by one chequerboard; for either colour, which source and target spots it holds."""
+    side = float(np.ptp(np.concatenate([source_xy, target_xy]), axis=0).max()) / SQUARES
+    dark = [np.floor(xy / side).sum(axis=1) % 2 == 1 for xy in (source_xy, target_xy)]
+    return [(dark[0], dark[1]), (~dark[0], ~dark[1])]
+
+
+def _reliability(first: Floats, second: Floats) -> float:
+    """Share of the mean square of a displacement that two halves of the data agree on, 0 … 1 (Spearman-Brown)."""
+    square = float((first**2).sum() + (second**2).sum())
+    common = 2 * float((first * second).sum()) / square if square > 0 else 0.0
+    return 2 * common / (1 + common) if common > 0 else 0.0
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class _Run:
+    """One displacement under way, from all spots or from the part that counts."""
+
+    part: tuple[Flags, Flags]
+    moves: _Moves
+    offset: Floats = field(default_factory=lambda: np.zeros(0))
+    whiten: Floats = field(default_factory=lambda: np.zeros((0, 0)))
+    seen: float = 0.0
+    settled: bool = True
+    lost: bool = False
+
+    def settle(
+        self, source: _Level, target: _Level, degree: int, pitch: float, trusted: float, iterations: int
+    ) -> None:
+        """Take Gauss-Newton steps at one level until the last one is small.
+
+        `trusted` is what a residual counts against a squared displacement in pitches.
+        """
+        basis, moves, last = self.moves.basis(source.xy, degree), self.moves, np.inf
+        at, back = moves.apply(source.xy), moves.undo(target.xy, target.xy)
         for _ in range(iterations):
-            distance, j = tree.query(at)
-            met = distance < REACH * pitch
-            seen = float(met.mean())
-            if met.sum() < 4 * basis.shape[1]:
-                return Morph(xy=source_xy.copy(), whiten=np.eye(d), offset=np.zeros(d), seen=seen, converged=False)
-            r = a - value[j] - np.einsum("na,nad->nd", at - y[j], slope[j])
-            offset = np.median(r[met], axis=0)
-            whiten = _whitening(r[met] - offset)
-            trust = (len(x) / basis.shape[1]) * (trusted * pitch) ** 2 * seen**2 * INDEPENDENT / rounds
-            step = _gauss_newton((r - offset) @ whiten, slope[j] @ whiten, met, basis, moved=at - x, trust=trust)
+            there, here = target.read(at, REACH * pitch), source.read(back, REACH * pitch)
+            self.seen = float(there.met.mean())
+            if np.isfinite(trusted):
+                there.met[~source.inner | ~target.inner[there.spot] | ~self.part[0]] = False
+                here.met[~target.inner | ~source.inner[here.spot] | ~self.part[1]] = False
+                here.met[np.linalg.norm(moves.apply(back) - target.xy, axis=1) > pitch] = False
+            else:  # what was torn has no inverse
+                here.met[:] = False
+            self.lost = self.lost or there.met.sum() + here.met.sum() < 8 * basis.shape[1]
+            if self.lost:
+                return
+            r = np.concatenate([source.value - there.value, here.value - target.value])
+            met, slope = np.concatenate([there.met, here.met]), np.concatenate([there.slope, here.slope])
+            self.offset = np.median(r[met], axis=0)
+            self.whiten = _whitening(r[met] - self.offset)
+            step = _gauss_newton(
+                (r - self.offset) @ self.whiten,
+                slope @ self.whiten,
+                met,
+                np.concatenate([basis, moves.basis(back, degree)]),
+                moved=at - source.xy,
+                trust=(len(at) / basis.shape[1]) * trusted * pitch**2 * self.seen**2,
+            )
             moves.add(degree, step)
-            now = moves.apply(x)
+            now = moves.apply(source.xy)
+            back = moves.undo(target.xy, back)
             last, at = float(np.abs(now - at).max()), now
             if last < SETTLED * pitch:
                 break
-        settled = settled and last < SETTLED * pitch
-    return Morph(xy=moves.apply(source_xy), whiten=whiten, offset=offset, seen=seen, converged=settled)
+        self.settled = self.settled and last < SETTLED * pitch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Reading:
+    spot: NDArray[np.int64]  # (q,) the nearest
+    met: Flags  # (q,)
+    value: Floats  # (q, d)
+    slope: Floats  # (q, 2, d)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Level:
+    """One slice after some rounds of smoothing, as local linear fits around its smoothed positions."""
+
+    xy: Floats  # (n, 2)
+    value: Floats  # (n, d)
+    slope: Floats  # (n, 2, d)
+    tree: cKDTree
+    inner: Flags  # (n,) not on the edge, see `Field.fit`
+
+    @classmethod
+    def build(cls, smooth: sp.csr_array, xy: Floats, z: Floats, rounds: int) -> _Level:
+        inner = _inner(xy)
+        z, xy = smoothed(smooth, z, rounds), smoothed(smooth, xy, rounds)
+        fit = _local_fit(xy)
+        slope = np.stack([fit[1] @ z, fit[2] @ z], axis=1)
+        return cls(xy=xy, value=fit[0] @ z, slope=slope, tree=cKDTree(xy), inner=inner)
+
+    def read(self, at: Floats, reach: float) -> _Reading:
+        """Return the fit around the spot nearest to each position (q, 2)."""
+        distance, j = self.tree.query(at)
+        slope = self.slope[j]
+        value = self.value[j] + np.einsum("na,nad->nd", at - self.xy[j], slope)
+        return _Reading(spot=j, met=distance < reach, value=value, slope=slope)
 
 
 class _Moves:
@@ -165,30 +286,45 @@ class _Moves:
         moves = [self.basis(xy, degree) @ step for degree, step in self.coefficients.items()]
         return xy + np.sum(moves, axis=0) if moves else xy.copy()
 
+    def undo(self, xy: Floats, guess: Floats) -> Floats:
+        """Return the points (n, 2) that `apply` moves to `xy`, by fixed-point iteration from a guess."""
+        low, high = self.centre - FURTHEST * self.reach, self.centre + FURTHEST * self.reach
+        for _ in range(UNDOINGS):
+            # a displacement that folds has no inverse: kept in bounds, such points are seen not to have come back
+            guess = np.clip(xy - (self.apply(guess) - guess), low, high)
+        return guess
 
-def _gauss_newton(
-    r: Floats, slope: Floats, met: NDArray[np.bool_], basis: Floats, *, moved: Floats, trust: float
-) -> Floats:
-    """Return the step of the coefficients, (terms, 2), from whitened residuals (n, d) and slopes (n, 2, d).
 
-    `trust` is what the residuals count against the squared displacement so far, `moved` (n, 2).
+def _gauss_newton(r: Floats, slope: Floats, met: Flags, basis: Floats, *, moved: Floats, trust: float) -> Floats:
+    """Return the step of the coefficients, (terms, 2), from whitened residuals (q, d) and slopes (q, 2, d).
+
+    The first n of the q rows are source spots, the others target spots; two directions tell of one displacement, so
+    each counts half. `trust` is what the residuals count against the squared displacement so far, `moved` (n, 2).
     """
     s = np.einsum("nd,nd->n", r, r)
-    w = met / (1 + s / max(float(np.median(s[met])), 1e-300))
-    terms = basis.shape[1]
+    w = met / (2 + 2 * s / max(float(np.median(s[met])), 1e-300))
+    terms, own = basis.shape[1], basis[: len(moved)]
     normal, right = np.empty((2, terms, 2, terms)), np.empty((2, terms))
     for p in range(2):
         right[p] = basis.T @ (w * np.einsum("nd,nd->n", slope[:, p], r))
         for q in range(2):
             h = w * np.einsum("nd,nd->n", slope[:, p], slope[:, q])
             normal[p, :, q] = basis.T @ (h[:, None] * basis)
-        normal[p, :, p] += basis.T @ basis / trust
-        right[p] -= basis.T @ moved[:, p] / trust
+        normal[p, :, p] += own.T @ own / trust
+        right[p] -= own.T @ moved[:, p] / trust
     whole = normal.reshape(2 * terms, 2 * terms)
     # where the latents are flat nothing is known of the displacement: the ridge leaves it as it is
     whole = whole + 1e-9 * max(float(np.trace(whole)), 1e-300) * np.eye(2 * terms)
     solved = np.linalg.solve(whole, right.ravel())
     return np.stack([solved[:terms], solved[terms:]], axis=1)
+
+
+def _inner(xy: Floats) -> Flags:
+    """Say which spots have neighbours all around; all of them where tissue is mostly edge."""
+    distance, near = cKDTree(xy).query(xy, k=min(WINDOW, len(xy)))
+    ring = float(np.median(distance[:, min(6, distance.shape[1] - 1)]))
+    inner = np.linalg.norm(xy[near].mean(axis=1) - xy, axis=1) < EDGE * ring
+    return inner if inner.mean() >= 0.5 else np.ones(len(xy), bool)
 
 
 def _whitening(r: Floats) -> Floats:
@@ -201,8 +337,6 @@ def _whitening(r: Floats) -> Floats:
 
 def _local_fit(xy: Floats) -> list[sp.csr_array]:
     """Matrices (n, n) that give value and two slopes of the weighted linear fit around every spot."""
-    from scipy.spatial import cKDTree
-
     n, k = len(xy), min(WINDOW, len(xy))
     distance, near = cKDTree(xy).query(xy, k=k)
     distance, near = distance.reshape(n, k), near.reshape(n, k)

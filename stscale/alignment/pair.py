@@ -26,8 +26,12 @@ ROUGH, WIDE, FINE = 0.2, 1.0, 0.15
 FREE_SCALES = tuple(float(s) for s in np.geomspace(0.7, 1 / 0.7, 7))
 """Scales tried where the scale is free."""
 FINALISTS = 3
-MIRROR_GAIN = 1.1
-"""A mirror image is reported when its score is this many times the other's."""
+SHARP = 0.05
+"""s² by which the two orientations are compared once both lie as well as they can: layers look alike from afar."""
+MIRROR_GAIN = 1.05
+"""A mirror image is reported when its sharp score is this many times the other's."""
+HOPEFUL = 0.8
+"""A mirror image whose score is below this share of the other's before the last polish is not followed."""
 SCRAMBLES = 3
 CREDIBLE = 1.15
 """A score must be this many times the best of `SCRAMBLES` searches with the source's channels turned at random.
@@ -91,13 +95,15 @@ class Level:
     fields: tuple[Field, Field]
     sides: tuple[Side, Side]
     chance: float
+    sharp_chance: float
 
     @classmethod
     def build(cls, clouds: tuple[Cloud, Cloud], *, most: int, erode: bool, rng: np.random.Generator) -> Level:
         """Fit both fields."""
         first, second = (Field.fit(cloud, erode=erode) for cloud in clouds)
         sides = side_of(first, most=most, rng=rng), side_of(second, most=most, rng=rng)
-        return cls(fields=(first, second), sides=sides, chance=chance_agreement(*sides, ROUGH, rng))
+        chance, sharp = (chance_agreement(*sides, s2, rng) for s2 in (ROUGH, SHARP))
+        return cls(fields=(first, second), sides=sides, chance=chance, sharp_chance=sharp)
 
     def scrambled(self, turn: NDArray[np.float64]) -> Level:
         """Return the level with the source's channels turned by an orthogonal matrix (c, c)."""
@@ -112,6 +118,16 @@ class Level:
         """Score a transform."""
         return judge(*self.sides, self.fields, transform, s2=ROUGH, chance=self.chance)
 
+    def sharp_score(self, transform: Transform) -> float:
+        """Score a transform by a narrower loss, where the slip of a layer along itself shows."""
+        return judge(*self.sides, self.fields, transform, s2=SHARP, chance=self.sharp_chance).score
+
+    def shared(self, transform: Transform) -> float:
+        """Share of the points that count, of the slice that is covered more, over such points of the other."""
+        (source, target), (first, second) = self.sides, self.fields
+        there, here = second.lies(transform.apply(source.xy)), first.lies(transform.inverse().apply(target.xy))
+        return float(max(there.mean(), here.mean()))
+
     def polish(self, start: Transform, *, s2: float, kind: Literal["rigid", "similarity", "affine"]) -> Transform:
         """Move a transform to where the channels agree best."""
         return polish(*self.sides, self.fields, start, s2=s2, kind=kind)
@@ -123,7 +139,9 @@ def align_pair(source: SliceView, target: SliceView, config: Align, *, seed: int
     1. Matches by latents (`match`) give a robust fit (`robust_fit`); all rotations and shifts of rasters give
        others (`coarse_starts`): layers look alike all along, so matches alone can settle on a slip.
     2. Every start is polished on square cells and scored there (`polish`, `judge`); so is the mirror image.
-    3. The best go down the levels to the spots, without the spots on the edge, and the best score stays.
+       Positions where less than `config.min_overlap` of the spots off the edge lie on such spots are left out.
+    3. The best go down the levels to the spots, without the spots on the edge, and the best score stays. A mirror
+       image is reported when it then explains the tissue clearly better, by a loss that small slips show in.
     4. With `config.warp`, a smooth displacement on top (`fit_warp`).
 
     Memory is O(n·(channels + k)); no step costs more than O(n log n).
@@ -158,19 +176,15 @@ def align_pair(source: SliceView, target: SliceView, config: Align, *, seed: int
     levels = _levels(clouds, config, rng)
     smooth = _smooth(levels[-1])
     notes: list[str] = []
-    straight = _candidates(source, target, matches, smooth, levels[0], config, rng, mirror=False)
-    mirrored = _candidates(source, target, matches, smooth, levels[0], config, rng, mirror=True)
-    null = _null_score(source, target, matches, smooth, levels[0], config, rng)
-    least = max(CREDIBLE * null, MIRROR_GAIN * straight[0].score if straight else 0.0)
-    better = bool(mirrored) and mirrored[0].score > least
-    if better:
-        notes.append(_mirror_note(source.name, mirrored[0], straight, allowed=config.allow_mirror))
-    chosen = mirrored if better and config.allow_mirror else straight
-    if not chosen:
+    straight = _candidates(source, target, matches, smooth, levels, config, rng, mirror=False)
+    mirrored = _candidates(source, target, matches, smooth, levels, config, rng, mirror=True)
+    null = _null_score(source, target, matches, smooth, levels, config, rng)
+    fit, better = _oriented(straight, mirrored, levels, config, null, notes, source.name)
+    if fit is None:
         raise InputError(
-            f"{source.name!r} and {target.name!r} overlap nowhere by {config.min_overlap:.0%}; lower align.min_overlap"
+            f"{source.name!r} and {target.name!r} overlap nowhere by {config.min_overlap:.0%}, "
+            "edges left out; lower align.min_overlap"
         )
-    fit = _descend(chosen, levels, config)
     credible = fit.score >= CREDIBLE * null and fit.overlap >= config.min_overlap
     if not credible:
         notes.append(
@@ -226,7 +240,7 @@ def _candidates(
     target: SliceView,
     matches: Matches,
     smooth: tuple[Cloud, Cloud],
-    level: Level,
+    levels: list[Level],
     config: Align,
     rng: np.random.Generator,
     *,
@@ -250,8 +264,10 @@ def _candidates(
     pairs = flip.apply(source.xy[matches.source]), target.xy[matches.target]
     if len(np.unique(pairs[0], axis=0)) >= 3 and len(np.unique(pairs[1], axis=0)) >= 3:
         starts.append(robust_fit(*pairs, matches.weight, kind=kind, rng=rng).transform.compose(flip))
-    fits = [level.judge(level.polish(start, s2=ROUGH, kind=kind)) for start in starts]
-    return sorted((fit for fit in fits if fit.overlap >= config.min_overlap), key=lambda fit: -fit.score)
+    fits = [levels[0].judge(levels[0].polish(start, s2=ROUGH, kind=kind)) for start in starts]
+    # a few spots of an edge on an edge agree by chance, and describe tissue further in at that
+    held = [fit for fit in fits if levels[-1].shared(fit.transform) >= config.min_overlap]
+    return sorted(held, key=lambda fit: -fit.score)
 
 
 def _null_score(
@@ -259,7 +275,7 @@ def _null_score(
     target: SliceView,
     matches: Matches,
     smooth: tuple[Cloud, Cloud],
-    level: Level,
+    levels: list[Level],
     config: Align,
     rng: np.random.Generator,
 ) -> float:
@@ -269,15 +285,34 @@ def _null_score(
         width = smooth[0].values.shape[1]
         turn = np.linalg.qr(rng.standard_normal((width, width)))[0]
         other = replace(smooth[0], values=smooth[0].values @ turn)
-        fits = _candidates(
-            source, target, matches, (other, smooth[1]), level.scrambled(turn), config, rng, mirror=False
-        )
+        scrambled = [levels[0].scrambled(turn), levels[-1]]
+        fits = _candidates(source, target, matches, (other, smooth[1]), scrambled, config, rng, mirror=False)
         best = max(best, fits[0].score if fits else 0.0)
     return best
 
 
-def _descend(chosen: list[Fit], levels: list[Level], config: Align) -> Fit:
-    """Take the best distinct candidates to the spots; judge all of them on the coarsest level."""
+def _oriented(
+    straight: list[Fit],
+    mirrored: list[Fit],
+    levels: list[Level],
+    config: Align,
+    null: float,
+    notes: list[str],
+    name: str,
+) -> tuple[Fit | None, bool]:
+    """Take both orientations to the spots; return the fit that stands, and whether the mirror image is better."""
+    upright = _descend(straight, levels, config)
+    least = max(CREDIBLE * null, HOPEFUL * straight[0].score if straight else 0.0)
+    flipped = _descend(mirrored, levels, config) if mirrored and mirrored[0].score > least else None
+    scores = [levels[0].sharp_score(fit.transform) if fit else 0.0 for fit in (upright, flipped)]
+    better = flipped is not None and scores[1] > MIRROR_GAIN * scores[0]
+    if better:
+        notes.append(_mirror_note(name, scores[1], scores[0], allowed=config.allow_mirror))
+    return flipped if better and config.allow_mirror else upright, better
+
+
+def _descend(chosen: list[Fit], levels: list[Level], config: Align) -> Fit | None:
+    """Take the best distinct candidates to the spots; judge all of them on the coarsest level. None without any."""
     finalists: list[Transform] = []
     reach = float(np.ptp(levels[0].sides[0].xy, axis=0).max())
     for fit in chosen:
@@ -296,8 +331,6 @@ def _descend(chosen: list[Fit], levels: list[Level], config: Align) -> Fit:
         fit = levels[0].judge(transform)
         if best is None or fit.score > best.score:
             best = fit
-    if best is None:
-        raise InputError("no candidate transform")
     return best
 
 
@@ -306,7 +339,6 @@ def _coverage(fields: tuple[Field, Field], transform: Transform) -> tuple[float,
     return second.covers(transform.apply(first.xy)), first.covers(transform.inverse().apply(second.xy))
 
 
-def _mirror_note(name: str, mirrored: Fit, straight: list[Fit], *, allowed: bool) -> str:
-    against = f"{straight[0].score:.3f}" if straight else "none"
+def _mirror_note(name: str, mirrored: float, straight: float, *, allowed: bool) -> str:
     verdict = "it was taken" if allowed else "it was not taken; align.allow_mirror accepts it"
-    return f"slice {name!r} seems to be mirrored (score {mirrored.score:.3f} against {against}): {verdict}"
+    return f"slice {name!r} seems to be mirrored (score {mirrored:.3f} against {straight:.3f}): {verdict}"

@@ -113,6 +113,8 @@ def _unknown(name: str, names: Sequence[str], where: str) -> str:
 def _read(path: Path) -> list[tuple[str, str]]:
     if path.suffix not in (".toml", ".csv"):
         raise InputError(f"align.pairs = {str(path)!r}: expected {', '.join(RULES)}, or a file .toml or .csv")
+    if not path.is_file():
+        raise InputError(f"pair list {path} does not exist; expected {', '.join(RULES)}, or a file .toml or .csv")
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

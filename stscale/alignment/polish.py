@@ -12,7 +12,7 @@ from stscale.alignment.transform import Kind, Transform
 
 HALVINGS = 4
 DAMPING = 1e-4
-OVERLAP_POWER = 0.2
+OVERLAP_POWER = 0.35
 CHANCE_PAIRS = 10_000
 
 

@@ -78,6 +78,17 @@ class Predictor:
             let_go(z)
         return out
 
+    def log_density(self, z: NDArray[np.floating]) -> NDArray[np.float32]:
+        """Return log w_c p(z | c) of latents (m, d) in each raw component of a mixture, (m, K) float32."""
+        mixture = self.assigner
+        if not isinstance(mixture, TiedMixture | ShrunkMixture):
+            raise InputError("only a mixture has a likelihood to weigh against neighbours; use domains.method = 'gmm'")
+        score = np.empty((len(z), len(mixture.means)), np.float32)
+        for lo, hi in _chunks(len(z)):
+            score[lo:hi] = mixture.log_density(self.reduction.apply(z[lo:hi]))
+            let_go(z)
+        return score
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DomainFit:
@@ -216,43 +227,16 @@ def beside_neighbors(
     InputError
         When the fit is no mixture, or the graph is of another number of spots.
     """
-    raw = _beside(fit.predictor, z, indptr, indices, strength)
-    mixture = fit.predictor.assigner
-    means = mixture.means if isinstance(mixture, TiedMixture | ShrunkMixture) else np.zeros((0, 1))
-    order, kept = _canonical(raw, means[:, 0], len(means))
-    return replace(fit, labels=order[raw], k=kept, predictor=replace(fit.predictor, order=order))
-
-
-def predict_beside_neighbors(
-    predictor: Predictor,
-    z: NDArray[np.floating],
-    indptr: NDArray[np.integer],
-    indices: NDArray[np.integer],
-    *,
-    strength: float,
-) -> NDArray[np.int32]:
-    """Label further latents (m, d) → (m,) int32 with the say of their own neighbours; as `beside_neighbors`."""
-    return predictor.order[_beside(predictor, z, indptr, indices, strength)]
-
-
-def _beside(
-    predictor: Predictor,
-    z: NDArray[np.floating],
-    indptr: NDArray[np.integer],
-    indices: NDArray[np.integer],
-    strength: float,
-) -> NDArray[np.int64]:
-    """Return the raw component (m,) of each row, its neighbours heard."""
+    predictor = fit.predictor
     mixture = predictor.assigner
     if not isinstance(mixture, TiedMixture | ShrunkMixture):
-        raise InputError("only a mixture has a likelihood to weigh against neighbours; use domains.method = 'gmm'")
+        raise InputError(f"domains by {fit.method} have no likelihood to weigh against neighbours; use method = 'gmm'")
     if len(indptr) != len(z) + 1:
         raise InputError(f"graph has {len(indptr) - 1} spots and there are {len(z)} latents; expected the same number")
-    score = np.empty((len(z), len(mixture.means)), np.float32)
-    for lo, hi in _chunks(len(z)):
-        score[lo:hi] = mixture.log_density(predictor.reduction.apply(z[lo:hi]))
-        let_go(z)
-    return np.asarray(spatial_responsibilities(score, indptr, indices, strength=strength).argmax(axis=1))
+    score = predictor.log_density(z)
+    raw = spatial_responsibilities(score, indptr, indices, strength=strength).argmax(axis=1)
+    order, kept = _canonical(raw, mixture.means[:, 0], score.shape[1])
+    return replace(fit, labels=order[raw], k=kept, predictor=replace(predictor, order=order))
 
 
 def cluster_per_slice(

@@ -173,12 +173,14 @@ class Mapping:
     def _labels(self, features: "FeatureStore", z: NDArray[np.float32]) -> NDArray[np.int32]:
         """Label as the run did, neighbours heard where they were heard there."""
         from stscale.analysis import smooth_labels
-        from stscale.analysis.domains import predict_beside_neighbors
+        from stscale.analysis.potts import spatial_responsibilities
 
         c = self.run.config.domains
         graph = self._spatial(features)
         if c.spatial and c.method == "gmm":
-            labels = predict_beside_neighbors(self.predictor, z, graph.indptr, graph.indices, strength=c.spatial)
+            score = self.predictor.log_density(z)
+            shares = spatial_responsibilities(score, graph.indptr, graph.indices, strength=c.spatial)
+            labels = self.predictor.order[shares.argmax(axis=1)]
         else:
             labels = self.predictor.predict(z)
         return smooth_labels(labels, graph.indptr, graph.indices, c.smooth_rounds) if c.smooth_rounds else labels

@@ -3,6 +3,7 @@ import pytest
 from made_views import errors, rotation, views
 
 from stscale.alignment import SliceView, Transform, align_pair, channels, match
+from stscale.alignment.pair import Level
 from stscale.config import Align
 from stscale.errors import InputError
 
@@ -60,6 +61,30 @@ def test_a_mirrored_slice_is_reported_and_not_flipped():
     assert taken.transform.mirror
     wanted = truth(truths).compose(over.inverse())
     assert np.linalg.norm(taken.transform.apply(flipped.xy) - wanted.apply(flipped.xy), axis=1).max() < a.pitch
+
+
+def test_a_mirrored_slice_is_reported_where_slices_overlap_in_part():
+    (a, b), truths = views(seed=1, overlap=0.4)
+    over = Transform.from_parts(np.diag([-1.0, 1.0]), np.zeros(2))
+    flipped = SliceView.build("face down", over.apply(b.xy), b.z)
+    found = align_pair(flipped, a, Align(rotations=36, starts=6, allow_mirror=True))
+    assert found.mirror
+    degrees, pitches = errors(found.transform, truth(truths).compose(over.inverse()), flipped)
+    assert degrees <= 2
+    assert pitches <= 1
+
+
+def test_an_edge_on_an_edge_is_no_overlap():
+    (a, b), _ = views(seed=0)
+    clouds = channels(a, b)
+    level = Level.build(clouds, most=5000, erode=True, rng=np.random.default_rng(0))
+    width = float(np.ptp(a.xy[:, 0]))
+    apart = Transform.from_parts(np.eye(2), [width - 2 * a.pitch, 0.0])
+    same = Level.build((clouds[0], clouds[0]), most=5000, erode=True, rng=np.random.default_rng(0))
+    assert same.shared(Transform.identity()) == 1
+    assert same.fields[0].covers(apart.apply(a.xy)) > 0.04
+    assert same.shared(apart) < 0.01
+    assert level.shared(Transform.from_parts(np.eye(2), [10 * width, 0.0])) == 0
 
 
 @pytest.mark.parametrize("seed", [5, 9, 11])

@@ -5,7 +5,7 @@ import pytest
 from made_tissue import grid, latents, turned
 
 from stscale.alignment import anchor_plan, estimate_overlap, make_anchors, refine
-from stscale.alignment.morph import morph
+from stscale.alignment.morph import _reliability, morph
 from stscale.errors import InputError
 from stscale.graphs import knn_graph
 
@@ -44,6 +44,37 @@ def test_positions_that_are_trusted_hold_where_slices_overlap_in_part() -> None:
         trusted: off(morph(left, right, z, other, pitch=1.0, trusted=trusted).xy, left) for trusted in (0.7, np.inf)
     }
     assert moved[0.7] < 0.5 < moved[np.inf]
+
+
+def test_noise_does_not_shrink_what_is_moved() -> None:
+    rng = np.random.default_rng(8)
+    xy = grid(30)
+    found = morph(xy, xy, latents(xy, rng, 2.0), latents(xy, rng, 2.0), pitch=1.0, trusted=10.0)
+    middle = xy - xy.mean(axis=0)
+    linear = np.linalg.lstsq(middle, found.xy - found.xy.mean(axis=0), rcond=None)[0]
+    assert abs(np.trace(linear) / 2 - 1) < 0.01
+
+
+def test_only_what_both_halves_tell_is_kept() -> None:
+    rng = np.random.default_rng(9)
+    xy = grid(30)
+    z, other = latents(xy, rng), latents(xy, rng)
+    start = turned(xy, 0.0, (0.8, -0.5))
+    real = morph(start, xy, z, other, pitch=1.0, trusted=0.7)
+    assert real.reliability > 0.9
+    assert off(real.xy, xy) < 0.35 < 0.9 < off(start, xy)
+    kept = []
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        noise = rng.normal(size=(2, *z.shape))
+        kept.append(morph(xy, xy, *noise, pitch=1.0, trusted=0.7).reliability)
+    assert min(kept) >= 0
+    assert np.mean(kept) < 0.75 < real.reliability
+    move = rng.normal(size=(50, 2))
+    assert _reliability(move, move) == 1
+    assert _reliability(move, -move) == 0
+    assert _reliability(np.zeros((5, 2)), np.zeros((5, 2))) == 0
+    assert _reliability(move, np.zeros_like(move)) == 0
 
 
 def test_a_batch_effect_does_not_displace() -> None:
