@@ -27,6 +27,7 @@ from stscale.size import bytes_of
 
 __all__ = [
     "PRESETS",
+    "STEPS",
     "Align",
     "Domains",
     "Graph",
@@ -46,6 +47,9 @@ __all__ = [
     "load",
     "preset",
 ]
+
+STEPS = {"spotscape": 300, "mhal": 60, "stmfg": 300}
+"""Optimiser steps of each method where `train.steps` is not given."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,6 +111,11 @@ class Run(Section):
                 f"domains.k = {self.domains.k} and mhal.prototypes = {self.mhal.prototypes}: an assignment merges the "
                 "prototypes to domains.k domains; give that many domains (-k), and as many prototypes or more"
             )
+
+    @property
+    def budget(self) -> Train:
+        """The options of training, with the method's own number of steps where none is given."""
+        return self.train if self.train.steps else dataclasses.replace(self.train, steps=STEPS[self.method])
 
     @property
     def network(self) -> Spotscape | Mhal | Stmfg:

@@ -135,7 +135,8 @@ class Mhal(Section):
     without: tuple[Literal["pcl", "psa", "saf", "zinb", "gw"], ...] = option(
         (), "parts left out: prototypes, view alignment, attention fusion, counts, structure of the assignment"
     )
-    components: int = option(0, "leading principal components that the network reads; 0 takes all", low=0)
+    components: int = option(20, "leading principal components that the network reads; 0 takes all", low=0)
+    standardize: bool = option(True, "bring each component, averaged over each graph, to variance 1")
     hidden: int = option(128, "width of the shared convolution", low=1)
     latent: int = option(64, "width d of the embedding", low=2)
     heads: int = option(4, "attention heads of the fusion; they divide the latent width", low=1)
@@ -210,7 +211,9 @@ class Stmfg(Section):
 class Train(Section):
     """The training loop."""
 
-    steps: int = option(300, "optimiser steps; the budget does not grow with the number of spots", low=1)
+    steps: int | None = option(
+        None, "optimiser steps; default: 300, mhal 60; the budget does not grow with the number of spots", low=1
+    )
     epochs: int | None = option(None, "passes over all spots; replaces steps", low=1)
     lr: float = option(1e-3, "learning rate of Adam", above=0.0)
     weight_decay: float = option(1e-4, "weight decay of Adam", low=0.0)

@@ -196,7 +196,7 @@ def test_the_digest_is_of_the_named_sections(section):
         "sample": {"fan_out": [9, 9]},
         "spotscape": {"tau": 0.9},
         "views": {"feature_k": 9},
-        "mhal": {"latent": 9},
+        "mhal": {"hidden": 9},
         "stmfg": {"latent": 9},
         "train": {"epochs": 9},
         "domains": {"k": 9},

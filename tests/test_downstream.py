@@ -185,6 +185,8 @@ def test_map_refuses_in_one_line_and_leaves_nothing(case, run, copy, slices, tmp
 @pytest.mark.parametrize("method", ["mhal", "stmfg"])
 def test_two_view_methods_map_and_impute_too(method, slices, tmp_path) -> None:
     small = {"run": {"method": method}, method: {"hidden": 16, "latent": 8}, "train": {"steps": 3}}
+    if method == "mhal":
+        small["mhal"]["standardize"] = False
     stscale.integrate(slices[:1], out=tmp_path / "run", config=CONFIG.replace(small))
     mapped = stscale.map_slices(tmp_path / "run", slices[:1], out=tmp_path / "mapped").adata()
     own = anndata.read_zarr(tmp_path / "run" / "integrated.zarr")
@@ -192,6 +194,13 @@ def test_two_view_methods_map_and_impute_too(method, slices, tmp_path) -> None:
     assert mapped.obs["stscale_domain"].astype(str).tolist() == own.obs["stscale_domain"].astype(str).tolist()
     gene = FeatureStore.open(tmp_path / "run" / "features.zarr").genes()[:1].tolist()
     assert np.isfinite(anndata.read_zarr(stscale.impute(tmp_path / "run", gene)).X).all()
+
+
+def test_inputs_scaled_on_the_run_cannot_be_mapped(copy, slices, tmp_path) -> None:
+    text = (copy / "config.toml").read_text(encoding="utf-8")
+    (copy / "config.toml").write_text(text.replace('method = "spotscape"', 'method = "mhal"'), encoding="utf-8")
+    with pytest.raises(InputError, match=r"mhal\.standardize=false to map"):
+        stscale.map_slices(copy, [slices[2]], out=tmp_path / "mapped")
 
 
 def test_assigned_domains_cannot_be_mapped(copy, slices, tmp_path) -> None:

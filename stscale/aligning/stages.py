@@ -266,7 +266,8 @@ class Aligning(Telling):
 
         page = self.run.file("report.html")
         # as the integration names it: running that again finds its report unchanged
-        now = digest([self.run.manifest["stages"]["write"]["digest"], "report"])
+        own = options.load(self.run.file("config.toml")).report
+        now = digest([self.run.manifest["stages"]["write"]["digest"], "report", asdict(own)])
         if self.run.finished("report", now, page):
             self.skip("report")
             return

@@ -84,7 +84,7 @@ class Learning(Telling):
             ranks.agreed(job)
             training = prepared(job, device, features, graphs)
             batches = training.sampler.batches_per_epoch
-            steps = total_steps(c.train, batches)
+            steps = total_steps(c.budget, batches)
             if training.task.pairs is not None and len(few := training.task.pairs.rarely_across()):
                 names = ", ".join(features.slice_names[i] for i in few[:3]) + (", …" if len(few) > 3 else "")
                 text = (

@@ -47,6 +47,8 @@ class Recipe:
         Number of domains that the training itself depends on; None when it does not.
     pairs
         Partners drawn per seed for a term over neighbours and others (`Minibatch.pairs`); 0: no such term.
+    standardize
+        Whether each column of what `views` reads has variance 1, with these options.
     """
 
     make: Callable[[Run, Shape], Method]
@@ -54,6 +56,7 @@ class Recipe:
     counts: Callable[[Run], bool] = lambda run: False
     expects: Callable[[Run], int | None] = lambda run: None
     pairs: Callable[[Run], int] = lambda run: 0
+    standardize: Callable[[Run], bool] = lambda run: False
 
 
 def expected_domains(run: Run, spots: int, given: int | None) -> int:
@@ -83,7 +86,12 @@ def _stmfg_pairs(run: Run) -> int:
 
 METHODS: dict[str, Recipe] = {
     "spotscape": Recipe(make=_spotscape, expects=lambda run: run.spotscape.clusters or run.domains.k),
-    "mhal": Recipe(make=_mhal, views=True, counts=lambda run: "zinb" not in run.mhal.without),
     "stmfg": Recipe(make=_stmfg, views=True, counts=lambda run: "zinb" not in run.stmfg.without, pairs=_stmfg_pairs),
+    "mhal": Recipe(
+        make=_mhal,
+        views=True,
+        counts=lambda run: "zinb" not in run.mhal.without,
+        standardize=lambda run: run.mhal.standardize,
+    ),
 }
 """Recipes by name, as in `run.method`."""

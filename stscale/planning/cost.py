@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from stscale.config import Run, Spotscape
 from stscale.memory import KEPT
-from stscale.planning.cost_views import VIEW_STEP, kept_counts, view_batch, view_weights
+from stscale.planning.cost_views import kept_counts, view_batch, view_step, view_weights
 from stscale.planning.headers import Size
 from stscale.planning.machine import Machine
 
@@ -161,7 +161,7 @@ def _train(size: Size, run: Run, machine: Machine, steps: int, *, cuda: bool) ->
     if isinstance(c, Spotscape):
         smoothed = c.smooth + c.target_smooth + 1
     else:
-        weights, factor = view_weights(size, c), VIEW_STEP
+        weights, factor = view_weights(size, c), view_step(size, run)
         # counts are unpacked: indices and values of what is kept
         pages += 2 * min(KEPT, 4 * kept_counts(size)) + 24 * size.n * run.views.spatial_k
     ram = machine.base + 147 * MIB + 0.9 * pages + 200 * size.n + weights

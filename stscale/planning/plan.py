@@ -203,7 +203,7 @@ def _lowered(run: Run, option: str, smallest: int, machine: Machine) -> Run | No
 
 def _steps(run: Run, size: Size) -> int:
     batches = -(-size.n // max(1, min(run.sample.batch_size, size.n)))
-    return run.train.epochs * batches if run.train.epochs else run.train.steps
+    return run.train.epochs * batches if run.train.epochs else run.budget.steps or 0
 
 
 class _Limits:

@@ -64,8 +64,18 @@ class Task:
 
 
 def total_steps(config: Train, batches_per_epoch: int) -> int:
-    """Return the fixed budget in steps."""
-    return config.epochs * batches_per_epoch if config.epochs else config.steps
+    """Return the fixed budget in steps.
+
+    Raises
+    ------
+    ValueError
+        When there is none; `Run.budget` fills in that of the method.
+    """
+    if config.epochs:
+        return config.epochs * batches_per_epoch
+    if config.steps is None:
+        raise ValueError("the options of training hold neither steps nor epochs; take those of Run.budget")
+    return config.steps
 
 
 @stopping.deferred()

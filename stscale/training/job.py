@@ -80,7 +80,7 @@ class Training:
 
     def run(self, report: Report) -> list[dict[str, float]]:
         """Train, or go on from the last checkpoint; return the history (`fit`)."""
-        return fit(self.method, self.task, self.job.config.train, self.job.checkpoints, report)
+        return fit(self.method, self.task, self.job.config.budget, self.job.checkpoints, report)
 
 
 def prepared(job: Job, device: torch.device, features: FeatureStore, graphs: Sequence[Graph]) -> Training:
@@ -155,7 +155,8 @@ def network_inputs(config: Run, features: FeatureStore, graphs: Sequence[Graph],
     """
     if METHODS[config.method].views:
         components = pca_inputs(features, graphs[0], scratch, smooth=0)
-        return propagated(components, graphs, scratch / "propagated.f32")
+        standardize = METHODS[config.method].standardize(config)
+        return propagated(components, graphs, scratch / "propagated.f32", standardize=standardize)
     c = config.spotscape
     if c.input == "genes":
         return SparseInputs(features, scratch)

@@ -137,3 +137,15 @@ def test_propagated_inputs_are_the_first_convolution_over_each_graph(tmp_path: P
         scale = 1 / np.sqrt(a.sum(axis=1))
         expected = scale[:, None] * (a @ (scale[:, None] * inputs.array))
         np.testing.assert_allclose(found.array[:, 4 * v : 4 * v + 4], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_propagated_columns_can_have_variance_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stscale.training.inputs.ROWS", 17)
+    rng = np.random.default_rng(0)
+    graphs = [knn_graph(rng.random((60, 2)), k) for k in (3, 5)]
+    x = DenseInputs(tmp_path / "x", 60, 4)
+    x.array[:] = rng.normal(size=(60, 4)) * [1, 10, 100, 5] + 30
+    plain = propagated(x, graphs, tmp_path / "plain").rows(np.arange(60)).astype(np.float64)
+    found = propagated(x, graphs, tmp_path / "found", standardize=True).rows(np.arange(60))
+    centred = plain - plain.mean(axis=0)
+    np.testing.assert_allclose(found, centred / centred.std(axis=0), atol=2e-4)
