@@ -11,6 +11,7 @@ from pathlib import Path
 from benchmarks.child import REPOSITORY
 from benchmarks.data import RESULTS, read_results
 from benchmarks.readme_align import align
+from benchmarks.readme_downstream import downstream
 from benchmarks.readme_scale import published, scale
 from benchmarks.tables import Results, machine, table
 
@@ -119,6 +120,7 @@ SECTIONS: dict[str, Callable[[Results], str]] = {
     "scale": scale,
     "published": published,
     "align": align,
+    "downstream": downstream,
 }
 
 

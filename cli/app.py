@@ -7,7 +7,21 @@ import typer
 
 from stscale.stopping import Stopped, heeded
 
-from . import align, config, ingest, inspect, integrate, metrics, plan, report, simulate
+from . import (
+    align,
+    config,
+    impute,
+    ingest,
+    inspect,
+    integrate,
+    map,
+    metrics,
+    plan,
+    report,
+    simulate,
+    trajectory,
+    transfer,
+)
 from .verdict import CODES, verdict
 
 app = typer.Typer(
@@ -22,6 +36,10 @@ app = typer.Typer(
 )
 app.command()(integrate.integrate)
 app.command()(align.align)
+app.command("map")(map.map_)
+app.command()(impute.impute)
+app.command()(trajectory.trajectory)
+app.command()(transfer.transfer)
 app.command()(plan.plan)
 app.command()(ingest.ingest)
 app.command()(simulate.simulate)

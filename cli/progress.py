@@ -33,6 +33,8 @@ SAID = {
     "report": "writing report.html",
     "align": "laying slices on each other",
     "transfer": "carrying labels and genes over",
+    "impute": "imputing genes",
+    "trajectory": "pseudotime from the root domain",
 }
 
 

@@ -13,14 +13,19 @@ __version__ = "0.1.0"
 # Resolved on first use, so that `import stscale` stays light (no torch, no FAISS).
 _LAZY = {
     "AlignResult": "stscale.results",
+    "MapResult": "stscale.tasks",
     "Result": "stscale.results",
     "Run": "stscale.config",
     "StscaleError": "stscale.errors",
     "align": "stscale.pipeline",
+    "impute": "stscale.tasks",
     "ingest": "stscale.slices",
     "integrate": "stscale.pipeline",
+    "map_slices": "stscale.tasks",
     "preset": "stscale.config",
     "simulate": "stscale.slices",
+    "trajectory": "stscale.tasks",
+    "transfer": "stscale.tasks",
 }
 __all__ = ["__version__", *sorted(_LAZY)]
 

@@ -10,6 +10,7 @@ from stscale.cluster import check_shared, cluster
 from stscale.config import Run
 from stscale.device import pick_device
 from stscale.errors import InputError, StscaleError
+from stscale.inputs import check_inputs
 from stscale.integrating import Integration
 from stscale.results import AlignResult, Result
 from stscale.rundir import MANIFEST, RunFolder
@@ -63,7 +64,7 @@ def integrate(
     from stscale.training.launch import group
 
     config = config or Run()
-    paths = _check_inputs(slices)
+    paths = check_inputs(slices)
     if fresh and any(Path(out).resolve() in p.resolve().parents for p in paths):
         raise InputError(f"the slices are inside {out}, which starting over would delete; give another folder")
     with group():
@@ -122,7 +123,7 @@ def align(
     """
     tell = observer or (lambda event: None)
     given = [run_or_slices] if isinstance(run_or_slices, str | Path) else list(run_or_slices)
-    paths = _check_inputs(given)
+    paths = check_inputs(given)
     if len(paths) == 1 and (paths[0] / MANIFEST).is_file():
         run = paths[0]
         if out is not None and Path(out).resolve() != run.resolve():
@@ -217,7 +218,7 @@ def plan(slices: Sequence[str | Path], *, out: str | Path = ".", config: Run | N
     config.check_sections()
     cuda = pick_device(config.device).type == "cuda"
     threads = set_threads(config.threads or _threads())
-    headers = [read_header(path) for path in _check_inputs(slices)]
+    headers = [read_header(path) for path in check_inputs(slices)]
     machine = probe(Path(out), threads=threads, cuda=cuda)
     return make_plan(headers, config, machine, cuda=cuda, folder=Path(out))
 
@@ -287,16 +288,3 @@ class _Lead:
 def _threads() -> int:
     """Share the cores among the ranks of this machine."""
     return max(1, available_cores() // local_ranks())
-
-
-def _check_inputs(slices: Sequence[str | Path]) -> list[Path]:
-    paths = [Path(s) for s in slices]
-    if not paths:
-        raise InputError("no slices given: name at least one .zarr, .h5ad or 10x Visium folder")
-    for path in paths:
-        if not path.exists():
-            raise InputError(f"{path} does not exist")
-    if len({p.resolve() for p in paths}) < len(paths):
-        twice = next(p for p in paths if sum(q.resolve() == p.resolve() for q in paths) > 1)
-        raise InputError(f"{twice} is given more than once")
-    return paths

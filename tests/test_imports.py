@@ -20,6 +20,7 @@ FLOORS = {
         "device",
         "errors",
         "fingerprint",
+        "inputs",
         "memory",
         "meter",
         "options",
@@ -37,8 +38,8 @@ FLOORS = {
     4: ("training",),
     5: ("alignment", "analysis"),
     6: ("output", "evaluation", "report", "results"),
-    7: ("aligning", "integrating"),
-    8: ("pipeline",),
+    7: ("aligning", "downstream", "integrating"),
+    8: ("pipeline", "tasks"),
 }
 FLOOR = {room: floor for floor, rooms in FLOORS.items() for room in rooms}
 CLI = 9
@@ -124,7 +125,19 @@ def test_files_and_functions_are_short(path):
 
 @pytest.mark.parametrize(
     "arguments",
-    [None, ["--help"], ["--version"], ["integrate", "--help"], ["align", "--help"], ["metrics", "--help"], ["config"]],
+    [
+        None,
+        ["--help"],
+        ["--version"],
+        ["integrate", "--help"],
+        ["align", "--help"],
+        ["metrics", "--help"],
+        ["map", "--help"],
+        ["impute", "--help"],
+        ["trajectory", "--help"],
+        ["transfer", "--help"],
+        ["config"],
+    ],
     ids=lambda a: "import" if a is None else " ".join(a),
 )
 def test_the_start_is_light(arguments):

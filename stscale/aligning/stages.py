@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from stscale import __version__
 from stscale import config as options
-from stscale.aligning.transfer import Transferring
+from stscale.aligning.transfer import Transferring, carry_over
 from stscale.atomic import atomic_path
 from stscale.config import Run
 from stscale.options import digest
@@ -258,18 +258,7 @@ class Aligning(Telling):
 
     def transfer(self, solved: "Alignment", labels: Sequence[str], genes: Sequence[str]) -> None:
         """Carry labels and expression over through the plans; nothing here changes the alignment."""
-        stages = self.run.manifest["stages"]
-        now = digest([stages["align"]["digest"], list(labels), list(genes)])
-        job = Transferring(self.run.path, self.slices, solved)
-        if self.run.finished("transfer", now, *job.outputs(labels, genes)):
-            self.skip("transfer")
-            return
-        self.observer({"event": "stage", "stage": "transfer", "state": "start"})
-        with self.run.stage("transfer", now) as found:
-            job.forget()
-            job.labels(labels)
-            job.genes(genes)
-            found.update(labels=list(labels), genes=list(genes))
+        carry_over(self, self.slices, solved, labels, genes)
 
     def report(self) -> None:
         """Write report.html anew when it does not show this alignment."""
@@ -277,7 +266,8 @@ class Aligning(Telling):
 
         page = self.run.file("report.html")
         # as the integration names it: running that again finds its report unchanged
-        now = digest([self.run.manifest["stages"]["write"]["digest"], "report"])
+        own = options.load(self.run.file("config.toml")).report
+        now = digest([self.run.manifest["stages"]["write"]["digest"], "report", asdict(own)])
         if self.run.finished("report", now, page):
             self.skip("report")
             return

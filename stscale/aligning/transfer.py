@@ -9,7 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stscale.errors import InputError
+from stscale.options import digest
 from stscale.slices import keys
+from stscale.telling import Telling
 
 if TYPE_CHECKING:
     from stscale.alignment import Alignment, PairRecord, RunSlices
@@ -95,8 +97,7 @@ class Transferring:
         from stscale.slices.features import FeatureStore
 
         features = FeatureStore.open(self.run / "features.zarr")
-        known, measured, offsets = features.genes().tolist(), features.mask(), features.offsets()
-        columns = np.array([known.index(name) for name in names])
+        measured, offsets, columns = features.mask(), features.offsets(), features.columns(names)
         stores = [SliceStore.open(path) for path in self.slices.stores()]
         out = output_rows(Collection.build(stores, genes="union", min_shared=0), features)
 
@@ -122,6 +123,34 @@ class Transferring:
         from stscale.transport import Plan
 
         return Plan.load(plan_path(self.run, pair))
+
+
+def carry_over(
+    told: Telling, slices: "RunSlices", alignment: "Alignment", labels: Sequence[str], genes: Sequence[str]
+) -> None:
+    """Do the stage of a transfer, unless just this was done: what an earlier one left is replaced.
+
+    Parameters
+    ----------
+    told
+        The run folder, and who watches.
+    slices, alignment
+        Of this run.
+    labels, genes
+        As in `Transferring`.
+    """
+    run = told.run
+    now = digest([run.manifest["stages"]["align"]["digest"], list(labels), list(genes)])
+    job = Transferring(run.path, slices, alignment)
+    if run.finished("transfer", now, *job.outputs(labels, genes)):
+        told.skip("transfer")
+        return
+    told.observer({"event": "stage", "stage": "transfer", "state": "start"})
+    with run.stage("transfer", now) as found:
+        job.forget()
+        job.labels(labels)
+        job.genes(genes)
+        found.update(labels=list(labels), genes=list(genes))
 
 
 def read_labels(slices: "RunSlices", column: str) -> tuple[NDArray[np.int64], list[str]]:
@@ -161,12 +190,4 @@ def check_genes(run: Path, names: Sequence[str]) -> None:
     """
     from stscale.slices.features import FeatureStore
 
-    known = FeatureStore.open(run / "features.zarr").genes()
-    for name in names:
-        if list(names).count(name) > 1:
-            raise InputError(f"gene {name!r} is given twice")
-        if name not in known:
-            raise InputError(
-                f"gene {name!r} is not among the {len(known)} genes that the run kept; "
-                "raise preprocess.n_hvg and integrate again"
-            )
+    FeatureStore.open(run / "features.zarr").columns(names)

@@ -78,6 +78,17 @@ class Predictor:
             let_go(z)
         return out
 
+    def log_density(self, z: NDArray[np.floating]) -> NDArray[np.float32]:
+        """Return log w_c p(z | c) of latents (m, d) in each raw component of a mixture, (m, K) float32."""
+        mixture = self.assigner
+        if not isinstance(mixture, TiedMixture | ShrunkMixture):
+            raise InputError("only a mixture has a likelihood to weigh against neighbours; use domains.method = 'gmm'")
+        score = np.empty((len(z), len(mixture.means)), np.float32)
+        for lo, hi in _chunks(len(z)):
+            score[lo:hi] = mixture.log_density(self.reduction.apply(z[lo:hi]))
+            let_go(z)
+        return score
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DomainFit:
@@ -222,13 +233,9 @@ def beside_neighbors(
         raise InputError(f"domains by {fit.method} have no likelihood to weigh against neighbours; use method = 'gmm'")
     if len(indptr) != len(z) + 1:
         raise InputError(f"graph has {len(indptr) - 1} spots and there are {len(z)} latents; expected the same number")
-    count = len(mixture.means)
-    score = np.empty((len(z), count), np.float32)
-    for lo, hi in _chunks(len(z)):
-        score[lo:hi] = mixture.log_density(predictor.reduction.apply(z[lo:hi]))
-        let_go(z)
+    score = predictor.log_density(z)
     raw = spatial_responsibilities(score, indptr, indices, strength=strength).argmax(axis=1)
-    order, kept = _canonical(raw, mixture.means[:, 0], count)
+    order, kept = _canonical(raw, mixture.means[:, 0], score.shape[1])
     return replace(fit, labels=order[raw], k=kept, predictor=replace(predictor, order=order))
 
 

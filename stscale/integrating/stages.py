@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from stscale.slices.collection import Collection
     from stscale.slices.features import FeatureStore
 
+DERIVED = ("imputed.zarr", "trajectory.csv", "figures/trajectory.png")
+"""What was made of latents that are replaced."""
+
 
 class Integration(Learning):
     """The stages of one run, in order; each is reused, resumed or done."""
@@ -168,14 +171,15 @@ class Integration(Learning):
         self, features: "FeatureStore", graph: "Graph", graphs: "Sequence[Graph]", latents: NDArray[Any]
     ) -> NDArray[np.int32]:
         """Find the domain of each fit spot, (n_fit,) int32; `graph` smooths labels, `graphs` are what training read."""
+        from stscale.analysis import predictor_file
         from stscale.analysis.assignment import assigned
         from stscale.analysis.domains import beside_neighbors, cluster, cluster_per_slice
         from stscale.analysis.smoothing import smooth_labels
 
         c = self.config.domains
-        path = self.run.file("domains.npy")
+        path, kept = self.run.file("domains.npy"), self.run.file(predictor_file.NAME)
         now = self._chain(asdict(c), self.config.seed)
-        if self.run.finished("domains", now, path):
+        if self.run.finished("domains", now, path, *([] if c.per_slice or c.method == "assignment" else [kept])):
             self.skip("domains")
             return np.load(path)
         self.observer({"event": "stage", "stage": "domains", "state": "start"})
@@ -192,6 +196,7 @@ class Integration(Learning):
                 if c.spatial and c.method == "gmm":
                     one = beside_neighbors(one, latents, graph.indptr, graph.indices, strength=c.spatial)
                 labels = one.labels
+                predictor_file.save_predictor(kept, one.predictor)
                 found["curve"] = None if one.curve is None else _listed(asdict(one.curve))
                 # k-means and Leiden have no such state
                 found["converged"] = bool(getattr(one.predictor.assigner, "converged", True))
@@ -213,7 +218,9 @@ class Integration(Learning):
             self.skip("write")
             return
         self.observer({"event": "stage", "stage": "write", "state": "start"})
-        with self.run.stage("write", now, undoes=("align", "transfer")):
+        with self.run.stage("write", now, undoes=("align", "transfer", "impute", "trajectory")):
+            for made in map(self.run.file, DERIVED):
+                shutil.rmtree(made, ignore_errors=True) if made.is_dir() else made.unlink(missing_ok=True)
             uns = {"version": __version__, "config": options.dump(self.config, meanings=False)}
             write_integrated(path, collection, features, latents, labels, uns)
 

@@ -2,7 +2,7 @@
 
 from stscale.output.additions import add_obs, add_obsm, drop_obs, drop_obsm, obs_columns
 from stscale.output.genes import write_genes
-from stscale.output.integrated import output_rows, write_integrated
+from stscale.output.integrated import output_rows, write_integrated, write_rows
 from stscale.output.matches import MatchTable
 
 __all__ = [
@@ -15,4 +15,5 @@ __all__ = [
     "output_rows",
     "write_genes",
     "write_integrated",
+    "write_rows",
 ]

@@ -52,10 +52,37 @@ def write_integrated(
     uns
         Goes to `uns["stscale"]`.
     """
+    names = [str(k) for k in range(int(labels.max()) + 1)]
+    write_rows(path, collection, output_rows(collection, features), latents, labels, names, uns)
+
+
+def write_rows(
+    path: Path,
+    collection: Collection,
+    place: NDArray[np.int64],
+    latents: NDArray[np.float32],
+    labels: NDArray[np.int32],
+    names: list[str],
+    uns: dict[str, Any],
+    *,
+    columns: dict[str, NDArray[np.float64]] | None = None,
+) -> None:
+    """Write the same AnnData of spots wherever they were embedded.
+
+    Parameters
+    ----------
+    path, collection, latents, labels, uns
+        As in `write_integrated`; latents and labels have the order of `place`.
+    place
+        (m,) int64, row of the output of each embedded spot.
+    names
+        Of the domains, by their number.
+    columns
+        Further columns of obs, (m,) each; NaN for a spot left out.
+    """
     import zarr
     from anndata.io import write_elem
 
-    place = output_rows(collection, features)
     domain = np.full(collection.n, -1, dtype=np.int32)
     domain[place] = labels
     obs = _obs(collection)
@@ -63,7 +90,11 @@ def write_integrated(
         np.repeat(np.arange(len(collection.stores)), np.diff(collection.offsets)),
         [s.name for s in collection.stores],
     )
-    obs[keys.DOMAIN] = _categorical(domain, [str(k) for k in range(int(labels.max()) + 1)])
+    obs[keys.DOMAIN] = _categorical(domain, names)
+    for name, values in (columns or {}).items():
+        whole = np.full(collection.n, np.nan)
+        whole[place] = values
+        obs[name] = whole
     with atomic_path(path) as part:
         root = zarr.open_group(part, mode="w", zarr_format=3)
         root.attrs.update({"encoding-type": "anndata", "encoding-version": "0.1.0"})

@@ -82,6 +82,38 @@ class Collection:
             _columns=tuple(columns),
         )
 
+    @classmethod
+    def onto(cls, stores: Sequence[SliceStore], genes: NDArray[np.str_]) -> "Collection":
+        """Read slices in a vocabulary that is known already.
+
+        Parameters
+        ----------
+        stores
+            One or more slices with names that differ, all with 2 or all with 3 coordinates.
+        genes
+            (g,) sorted. A slice may lack some, and what else it has is not read.
+
+        Raises
+        ------
+        InputError
+            If a name comes twice, or coordinates differ in number.
+        """
+        stores = tuple(stores)
+        _check_stores(stores)
+        columns = np.full((len(stores), len(genes)), -1, dtype=np.int64)
+        for i, store in enumerate(stores):
+            own = store.genes()
+            _, here, there = np.intersect1d(genes, own, return_indices=True)
+            columns[i, here] = there
+        return cls(
+            stores=stores,
+            genes=genes,
+            mode="union",
+            present=columns >= 0,
+            offsets=np.concatenate([[0], np.cumsum([store.n for store in stores])]).astype(np.int64),
+            _columns=tuple(columns),
+        )
+
     @property
     def n(self) -> int:
         """Spots of all slices."""

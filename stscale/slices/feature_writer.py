@@ -102,6 +102,8 @@ class FeatureWriter:
         self._put("pca_mean", components.mean)
         self._put("slice_mean", components.slice_mean)
         self._put("pca_variance", components.variance)
+        self._put("pca_inverse", components.inverse)
+        self._put("pca_residual", np.array([components.residual]))
         n = len(self._which)
         scores = self._root.create_array("pca", shape=(n, self._p), chunks=(min(CHUNK, n), self._p), dtype=np.float32)
         ranges = [(lo, min(lo + CHUNK, n)) for lo in range(0, n, CHUNK)]
@@ -126,6 +128,10 @@ class FeatureWriter:
             },
             index=pd.Index(self._collection.genes[columns].astype(object), name="name"),
         )
+        # one text: readers of other languages meet no string type of Zarr's that is still being decided on
+        text = "\n".join(self._collection.genes.tolist()).encode()
+        self._put("vocabulary", np.frombuffer(text, dtype=np.uint8))
+        self._put("vocabulary_mean", ranked.mean)
         # said outright, because anndata warns that its own default is about to change
         write_elem(self._root, "var", table, dataset_kwargs={"shards": None})
         self._root.attrs[ATTRS] = {

@@ -1,6 +1,7 @@
 """The feature store: what training reads. Spots with counts, slice by slice in tile order, on the chosen genes."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -118,6 +119,25 @@ class FeatureStore:
         """Names of the genes kept, (g,), sorted."""
         return np.array(self.var().index.tolist(), dtype=np.str_)
 
+    def columns(self, names: Sequence[str]) -> NDArray[np.int64]:
+        """Columns of some genes, (k,), in the order asked.
+
+        Raises
+        ------
+        InputError
+            A gene given twice, or one that is not among the genes kept.
+        """
+        known = {name: column for column, name in enumerate(self.genes().tolist())}
+        for name in names:
+            if list(names).count(name) > 1:
+                raise InputError(f"gene {name!r} is given twice")
+            if name not in known:
+                raise InputError(
+                    f"gene {name!r} is not among the {len(known)} genes that the run kept; "
+                    "raise preprocess.n_hvg and integrate again"
+                )
+        return np.array([known[name] for name in names], dtype=np.int64)
+
     def var(self) -> "pd.DataFrame":
         """Per gene: `mean` (of the values as ingested), `variance_norm`, `rank`, `n_slices`; see `GeneRanking`."""
         from anndata.io import read_elem
@@ -150,6 +170,22 @@ class FeatureStore:
         """Variance along each axis, (p,), descending."""
         return self._array("pca_variance")
 
+    def pca_inverse(self) -> NDArray[np.float64]:
+        """Factor of each gene before the axes were found, (g,); see `Components`."""
+        return self._array("pca_inverse")
+
+    def pca_residual(self) -> float:
+        """Variance of a gene, so multiplied, that the axes leave over, on average."""
+        return float(self._array("pca_residual")[0])
+
+    def vocabulary(self) -> NDArray[np.str_]:
+        """Names of all genes that count for the library size, (v,), sorted; the genes kept are among them."""
+        return np.array(self._array("vocabulary").tobytes().decode().split("\n"), dtype=np.str_)
+
+    def vocabulary_mean(self) -> NDArray[np.float64]:
+        """Mean value as ingested of each gene of the vocabulary, (v,), over the slices that have it."""
+        return self._array("vocabulary_mean")
+
     def normalised(self, lo: int, hi: int) -> sparse.csr_matrix:
         """Log-normalised values of the rows `lo` to `hi`, (hi - lo, g) float32."""
         return self._csr("X", lo, hi)
@@ -175,7 +211,12 @@ class FeatureStore:
         return read_csr(_group(str(self.path), _stamp(self.path)), key, lo, hi, self.g)
 
     def _array(self, key: str, lo: int | None = None, hi: int | None = None) -> NDArray[Any]:
-        array = _group(str(self.path), _stamp(self.path))[key]
+        group = _group(str(self.path), _stamp(self.path))
+        if key not in group:
+            raise InputError(
+                f"{self.path} was made by an earlier version and lacks {key!r}; run stscale integrate with --fresh"
+            )
+        array = group[key]
         return np.asarray(array[lo:hi])  # type: ignore[index]  # zarr types an item as array or group
 
 

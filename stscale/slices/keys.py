@@ -45,6 +45,13 @@ DOMAIN: Final = "stscale_domain"
 SLICE: Final = "stscale_slice"
 """Name of the slice a spot came from, obs, categorical."""
 
+CONFIDENCE: Final = "stscale_confidence"
+"""Of a mapped spot, obs, float64 in (0, 1]: share of held-out training spots as far from the training latents; NaN for
+a spot without counts."""
+
+PSEUDOTIME: Final = "stscale_pseudotime"
+"""Diffusion pseudotime from a root domain, obs, float64 in [0, 1]; NaN for a spot that cannot be reached."""
+
 TRANSFER: Final = "stscale_transfer_"
 """Start of the obs columns of labels carried over by alignment: this + column (categorical), and that + "_p". Columns
 that start so belong to the latest transfer."""

@@ -30,7 +30,8 @@ class Components:
     Attributes
     ----------
     axes
-        (p, g) float64, orthonormal rows, largest variance first; the loading of largest magnitude is positive.
+        (p, g) float64, orthonormal rows times `inverse`, largest variance first; the loading of largest magnitude
+        before that is positive.
     variance
         (p,) float64, variance along each axis: divided by n − 1, or by n − s when centred per slice.
     mean
@@ -39,6 +40,11 @@ class Components:
         (s, g) float64, each slice's own mean; 0 where it lacks the gene.
     offset
         (s, p) float64, the centre of each slice's rows in the scores, subtracted from them.
+    inverse
+        (g,) float64, what each gene was multiplied by before the axes were found: 1, or 1 / its standard deviation (0
+        for a constant gene). It is part of `axes`; ``axes / inverse`` has orthonormal rows.
+    residual
+        Variance of a gene, so multiplied, that the axes leave over, on average.
     notes
         What the user should know, one sentence each.
     """
@@ -48,6 +54,8 @@ class Components:
     mean: NDArray[np.float64]
     slice_mean: NDArray[np.float64]
     offset: NDArray[np.float64]
+    inverse: NDArray[np.float64]
+    residual: float
     notes: tuple[str, ...]
 
     def scores(self, rows: sparse.csr_matrix, which: NDArray[np.integer]) -> NDArray[np.float32]:
@@ -161,6 +169,7 @@ class Gram:
             inverse[~varies] = 0.0
             gram *= inverse[:, None]
             gram *= inverse[None, :]
+        total = float(np.trace(gram))
         values, axes = _largest(gram, p, seed)
         axes = axes * inverse
         return Components(
@@ -169,6 +178,8 @@ class Gram:
             mean=mean,
             slice_mean=slice_mean,
             offset=centre @ axes.T,
+            inverse=inverse,
+            residual=max(total - float(values.sum()), 0.0) / degrees / max(g - p, 1),
             notes=notes,
         )
 

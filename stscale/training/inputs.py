@@ -154,7 +154,7 @@ def pca_inputs(features: FeatureStore, graph: Graph, folder: Path, *, smooth: in
     smooth
         Rounds of averaging each spot with its neighbours.
     """
-    scale = 1.0 / np.sqrt(max(float(np.mean(features.pca_variance())), 1e-12))
+    scale = component_scale(features)
     inputs = DenseInputs(folder / "input-0.f32", features.n, features.p)
     for lo in range(0, features.n, ROWS):
         hi = min(lo + ROWS, features.n)
@@ -164,20 +164,37 @@ def pca_inputs(features: FeatureStore, graph: Graph, folder: Path, *, smooth: in
     return inputs
 
 
+def component_scale(features: FeatureStore) -> float:
+    """Return what `pca_inputs` multiplies the components by."""
+    return float(1.0 / np.sqrt(max(float(np.mean(features.pca_variance())), 1e-12)))
+
+
 def smoothed_targets(inputs: DenseInputs, graph: Graph, folder: Path, *, rounds: int) -> DenseInputs:
     """Smooth the inputs and scale them by one number to mean square 1: what is reconstructed.
 
     A spot's own noise cannot be predicted from its neighbours; its smoothed profile can.
     """
+    out, scale = _smoothed_scale(inputs, graph, folder, rounds)
+    for block in _row_blocks(out):
+        out.write(block[0], out.rows(block) * scale)
+    return out
+
+
+def target_scale(inputs: DenseInputs, graph: Graph, folder: Path, *, rounds: int) -> float:
+    """Return what `smoothed_targets` multiplies the smoothed inputs by; 1 without smoothing."""
+    return float(_smoothed_scale(inputs, graph, folder, rounds)[1]) if rounds else 1.0
+
+
+def _smoothed_scale(inputs: DenseInputs, graph: Graph, folder: Path, rounds: int) -> tuple[DenseInputs, np.float32]:
     out = inputs
     for r in range(rounds):
         out = smoothed(out, graph, folder / f"target-{r + 1}.f32")
-    blocks = [np.arange(lo, min(lo + ROWS, out.n)) for lo in range(0, out.n, ROWS)]
-    total = sum(float(np.sum(np.square(out.rows(block), dtype=np.float64))) for block in blocks)
-    scale = np.float32(1.0 / np.sqrt(max(total / (out.n * out.width), 1e-12)))
-    for block in blocks:
-        out.write(block[0], out.rows(block) * scale)
-    return out
+    total = sum(float(np.sum(np.square(out.rows(block), dtype=np.float64))) for block in _row_blocks(out))
+    return out, np.float32(1.0 / np.sqrt(max(total / (out.n * out.width), 1e-12)))
+
+
+def _row_blocks(rows: Inputs) -> list[NDArray[np.int64]]:
+    return [np.arange(lo, min(lo + ROWS, rows.n)) for lo in range(0, rows.n, ROWS)]
 
 
 def propagated(inputs: DenseInputs, graphs: Sequence[Graph], path: Path, *, standardize: bool = False) -> DenseInputs:

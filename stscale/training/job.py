@@ -128,7 +128,7 @@ def _unpacked(job: Job, features: FeatureStore, graphs: Sequence[Graph]) -> tupl
     made: tuple[Inputs, Inputs | None] | None = None
     if ranks.number() == 0:
         recipe, c = METHODS[job.config.method], job.config
-        inputs = _inputs(job, features, graphs)
+        inputs = network_inputs(c, features, graphs, job.scratch)
         targets: Inputs | None = None
         if recipe.counts(c):
             targets = SparseInputs(features, job.scratch / "counts", counts=True)
@@ -139,15 +139,28 @@ def _unpacked(job: Job, features: FeatureStore, graphs: Sequence[Graph]) -> tupl
     return opened
 
 
-def _inputs(job: Job, features: FeatureStore, graphs: Sequence[Graph]) -> Inputs:
-    if METHODS[job.config.method].views:
-        components = pca_inputs(features, graphs[0], job.scratch, smooth=0)
-        standardize = METHODS[job.config.method].standardize(job.config)
-        return propagated(components, graphs, job.scratch / "propagated.f32", standardize=standardize)
-    c = job.config.spotscape
+def network_inputs(config: Run, features: FeatureStore, graphs: Sequence[Graph], scratch: Path) -> Inputs:
+    """Unpack what the network of a run reads of a feature store.
+
+    Parameters
+    ----------
+    config
+        Method and its options.
+    features
+        Of the run, or of other slices on the run's genes and components.
+    graphs
+        Of its spots, those the method reads.
+    scratch
+        Where the raw files go.
+    """
+    if METHODS[config.method].views:
+        components = pca_inputs(features, graphs[0], scratch, smooth=0)
+        standardize = METHODS[config.method].standardize(config)
+        return propagated(components, graphs, scratch / "propagated.f32", standardize=standardize)
+    c = config.spotscape
     if c.input == "genes":
-        return SparseInputs(features, job.scratch)
-    return pca_inputs(features, graphs[0], job.scratch, smooth=c.smooth)
+        return SparseInputs(features, scratch)
+    return pca_inputs(features, graphs[0], scratch, smooth=c.smooth)
 
 
 def follow(device: torch.device) -> Any:

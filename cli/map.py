@@ -1,0 +1,46 @@
+"""`stscale map`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .options import Debug, Quiet, Seed, Threads
+
+
+def map_(
+    run: Annotated[Path, typer.Argument(help="A finished run folder.")],
+    slices: Annotated[list[Path], typer.Argument(help="New slices: .zarr, .h5ad, 10x Visium folders, SpatialData.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of mapped.zarr and mapped.json.")],
+    restat: Annotated[
+        bool, typer.Option("--restat/--frozen", help="Measure the network's normalisation anew on each slice.")
+    ] = False,
+    seed: Seed = None,
+    threads: Threads = None,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Embed and label new slices with the model of a finished run, without training.
+
+    Writes mapped.zarr (obsm X_stscale; obs stscale_domain, stscale_confidence, stscale_slice) and mapped.json: for
+    each slice whether it is like those trained on (mapped) or not (novel: integrate it with the others instead).
+    """
+    from stscale.tasks import map_slices
+
+    from .progress import Display
+
+    with Display(quiet=quiet) as display:
+        result = map_slices(run, slices, out=out, restat=restat, seed=seed or 0, threads=threads or 0, observer=display)
+    if quiet:
+        return
+    for found in result.slices:
+        v = found.verdict
+        left = f" ({found.left_out} without counts left out)" if found.left_out else ""
+        typer.echo(
+            f"{found.name}: {v.verdict}; {found.spots} spots{left}, {found.genes_shared} of {found.genes_run} genes, "
+            f"{len(found.domains)} domains, median confidence {v.confidence:.2f}, {v.outside:.0%} outside, "
+            f"{found.seconds:.1f} s"
+        )
+        for reason in v.reasons:
+            typer.echo(f"  {reason}; integrate it with the other slices instead")
+    typer.echo(f"{result.path / 'mapped.zarr'}\n{result.path / 'mapped.json'}")

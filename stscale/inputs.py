@@ -1,0 +1,26 @@
+"""What is given as slices: paths that exist, each once."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from stscale.errors import InputError
+
+
+def check_inputs(slices: Sequence[str | Path]) -> list[Path]:
+    """Return the paths of slices.
+
+    Raises
+    ------
+    InputError
+        If there is none, one does not exist, or one is given twice.
+    """
+    paths = [Path(s) for s in slices]
+    if not paths:
+        raise InputError("no slices given: name at least one .zarr, .h5ad or 10x Visium folder")
+    for path in paths:
+        if not path.exists():
+            raise InputError(f"{path} does not exist")
+    if len({p.resolve() for p in paths}) < len(paths):
+        twice = next(p for p in paths if sum(q.resolve() == p.resolve() for q in paths) > 1)
+        raise InputError(f"{twice} is given more than once")
+    return paths

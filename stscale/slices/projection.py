@@ -1,0 +1,216 @@
+"""A new slice onto the genes and components of a run: a feature store like the run's own, nothing is fitted.
+
+A panel that lacks genes of the run gives partial scores s = V_P y_P, with V (p, g) the orthonormal axes, y = (x − c)/σ
+the scaled values and P the genes present. The full scores are predicted from them as probabilistic PCA does, with the
+run's variances Λ along the axes and its residual variance ψ of a gene, and rescaled so that nothing changes where no
+gene is absent:
+
+    t = (I + R) (G + R)⁻¹ s,   G = V_P V_Pᵀ,   R = ψ Λ⁻¹
+
+A missing gene filled with its mean would shrink t by about the share of genes present, and the network never saw
+latents so shrunk; least squares (R = 0) keeps the size and amplifies the noise of weak axes. R is small for strong axes
+and close to one for weak ones, so this is the former for the weak and the latter for the strong.
+
+Source: Tipping and Bishop, Probabilistic principal component analysis, J. R. Statist. Soc. B 61 (1999), 611-622.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stscale.atomic import atomic_path
+from stscale.config import Preprocess
+from stscale.errors import InputError
+from stscale.slices.collection import Collection
+from stscale.slices.feature_writer import FeatureWriter
+from stscale.slices.features import FeatureStore
+from stscale.slices.hvg import GeneRanking
+from stscale.slices.pca import Components
+from stscale.slices.preprocess import Ranked, feature_rows
+from stscale.slices.store import SliceStore
+from stscale.slices.stream import collection_blocks, map_blocks
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Panel:
+    """What a slice shares with the genes of a run.
+
+    Attributes
+    ----------
+    shared
+        (g,) bool, the genes kept by the run that the slice has.
+    library
+        Share of the run's counts on the genes of its vocabulary that the slice has, in (0, 1].
+    information
+        Share of the variance of the run's scores that lies on the shared genes, in (0, 1]: tr(GΛ) / tr Λ.
+    """
+
+    shared: NDArray[np.bool_]
+    library: float
+    information: float
+
+
+class Projection:
+    """The frozen pre-processing of a run.
+
+    Parameters
+    ----------
+    features
+        Of the run.
+    config
+        The run's own.
+
+    Raises
+    ------
+    InputError
+        If the feature store is of a version that did not keep what is needed.
+    """
+
+    def __init__(self, features: FeatureStore, config: Preprocess) -> None:
+        self.config = config
+        self.vocabulary, self.vocabulary_mean = features.vocabulary(), features.vocabulary_mean()
+        self.var: pd.DataFrame = features.var()
+        self.genes = features.genes()
+        self.columns = np.searchsorted(self.vocabulary, self.genes)
+        self.inverse, self.residual = features.pca_inverse(), features.pca_residual()
+        self.axes = features.pca_components().astype(np.float64)
+        self.variance, self.mean = features.pca_variance(), features.pca_mean()
+
+    def panel(self, store: SliceStore) -> Panel:
+        """Say what a slice shares with the run.
+
+        Raises
+        ------
+        InputError
+            If it shares fewer genes than `min_shared_genes` (or than the run keeps, if these are fewer).
+        """
+        have = np.isin(self.vocabulary, store.genes())
+        shared = have[self.columns]
+        needed = min(self.config.min_shared_genes, len(shared))
+        if shared.sum() < needed:
+            named = f"the run's are like {str(self.genes[0])!r}, the slice's like {str(store.genes()[0])!r}"
+            raise InputError(
+                f"slice {store.name!r} has {int(shared.sum())} of the {len(shared)} genes that the run reads, at least "
+                f"{needed} are needed ({named}); give the same kind of gene names, or integrate the slice instead"
+            )
+        total = float(self.vocabulary_mean.sum())
+        library = 1.0 if have.all() else float(self.vocabulary_mean[have].sum()) / max(total, 1e-300)
+        return Panel(shared=shared, library=library, information=self._information(shared))
+
+    def features(self, store: SliceStore, panel: Panel, out: Path, *, workers: int = 2) -> FeatureStore:
+        """Write the features of one slice, in two passes over its values.
+
+        Parameters
+        ----------
+        store
+            The slice.
+        panel
+            Of this slice.
+        out
+            Folder of the feature store; it appears whole or not at all.
+        workers
+            Threads that read and normalise blocks. They have no influence on the result.
+
+        Returns
+        -------
+        FeatureStore
+            Of one slice; scores are around its own mean where the run's are (`center = "slice"`), else around the
+            run's mean.
+
+        Raises
+        ------
+        InputError
+            If its values are not of the run's kind, none of its spots has a count on the run's genes, or a single
+            one, which has no mean to be told from.
+        """
+        import zarr
+
+        c = self.config
+        self._check(store)
+        collection = Collection.onto([store], self.vocabulary)
+        # fewer genes hold fewer counts: a spot's library is its counts over the share they are expected to be
+        function = partial(
+            feature_rows,
+            collection,
+            self.columns,
+            target_sum=c.target_sum * panel.library,
+            lognormalized=c.lognormalized,
+        )
+        with atomic_path(out) as part:
+            root = zarr.open_group(part, mode="w", zarr_format=3)
+            writer = FeatureWriter(root, collection, self.columns, lognormalized=c.lognormalized)
+            total, n = np.zeros(len(self.columns)), 0
+            for rows in map_blocks(function, collection_blocks(collection, entries=c.block), workers=workers):
+                writer.append(rows)
+                values = rows.normalised
+                total += np.bincount(values.indices, weights=values.data, minlength=len(total))
+                n += values.shape[0]
+            writer.close()
+            if n < 2 and c.center == "slice":
+                raise InputError(
+                    f"slice {store.name!r} has {n} spot with counts; the run was centred on each slice's own mean, "
+                    "so at least 2 are needed"
+                )
+            writer.write_components(self._components(panel, total / n), workers=workers)
+            writer.describe(self._ranked(), notes=())
+        return FeatureStore.open(out)
+
+    def _check(self, store: SliceStore) -> None:
+        if not store.is_counts and not store.lognormalized:
+            Collection.onto([store], self.vocabulary).check_counts(lognormalized=self.config.lognormalized)
+        kinds = {True: "log-normalised values", False: "counts"}
+        if store.lognormalized != self.config.lognormalized:
+            raise InputError(
+                f"slice {store.name!r} holds {kinds[store.lognormalized]} (max {store.max_value:.3g}), the run was "
+                f"trained on {kinds[self.config.lognormalized]}; give the same"
+            )
+
+    def _information(self, shared: NDArray[np.bool_]) -> float:
+        on = np.sum(self._orthonormal()[:, shared] ** 2, axis=1)
+        return float(on @ self.variance / max(float(self.variance.sum()), 1e-300))
+
+    def _orthonormal(self) -> NDArray[np.float64]:
+        varies = self.inverse > 0
+        return np.where(varies, self.axes / np.where(varies, self.inverse, 1.0), 0.0)
+
+    def _components(self, panel: Panel, slice_mean: NDArray[np.float64]) -> Components:
+        """Return axes that map the genes present to the full scores, around the slice's centre."""
+        axes = np.where(panel.shared, self.axes, 0.0)
+        if not panel.shared.all():
+            on = np.where(panel.shared, self._orthonormal(), 0.0)
+            # an axis without variance has no scores to predict
+            noise = np.diag(self.residual / np.maximum(self.variance, 1e-12 * self.variance.max()))
+            axes = (np.eye(len(axes)) + noise) @ np.linalg.solve(on @ on.T + noise + 1e-9 * np.eye(len(axes)), axes)
+        own = np.where(panel.shared, slice_mean, 0.0)[None]
+        centre = own if self.config.center == "slice" else np.where(panel.shared, self.mean, 0.0)[None]
+        return Components(
+            axes=axes,
+            variance=self.variance,
+            mean=self.mean,
+            slice_mean=own,
+            offset=centre @ axes.T,
+            inverse=self.inverse,
+            residual=self.residual,
+            notes=(),
+        )
+
+    def _ranked(self) -> Ranked:
+        def spread(name: str) -> NDArray[np.float64]:
+            out = np.full(len(self.vocabulary), np.nan)
+            out[self.columns] = self.var[name].to_numpy()
+            return out
+
+        ranking = GeneRanking(
+            columns=self.columns,
+            rank=spread("rank"),
+            n_slices=np.nan_to_num(spread("n_slices")).astype(np.int64),
+            variance_norm=spread("variance_norm"),
+        )
+        return Ranked(ranking=ranking, mean=self.vocabulary_mean, notes=())
