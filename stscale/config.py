@@ -48,7 +48,7 @@ __all__ = [
     "preset",
 ]
 
-STEPS = {"spotscape": 300, "mhal": 60, "stmfg": 300}
+STEPS = {"spotscape": 300, "mhal": 60, "stmfg": 60}
 """Optimiser steps of each method where `train.steps` is not given."""
 
 

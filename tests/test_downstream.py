@@ -184,9 +184,8 @@ def test_map_refuses_in_one_line_and_leaves_nothing(case, run, copy, slices, tmp
 
 @pytest.mark.parametrize("method", ["mhal", "stmfg"])
 def test_two_view_methods_map_and_impute_too(method, slices, tmp_path) -> None:
-    small = {"run": {"method": method}, method: {"hidden": 16, "latent": 8}, "train": {"steps": 3}}
-    if method == "mhal":
-        small["mhal"]["standardize"] = False
+    options = {"hidden": 16, "latent": 8, "standardize": False}
+    small = {"run": {"method": method}, method: options, "train": {"steps": 3}}
     stscale.integrate(slices[:1], out=tmp_path / "run", config=CONFIG.replace(small))
     mapped = stscale.map_slices(tmp_path / "run", slices[:1], out=tmp_path / "mapped").adata()
     own = anndata.read_zarr(tmp_path / "run" / "integrated.zarr")
