@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+STARTS = 10
+"""Of the mixture of a checkpoint; more would take most of the time."""
 STAGES = ("views", "train", "embed", "domains")
 """Of which the seconds of a method consist; reading slices is the same for all."""
 
@@ -90,6 +92,8 @@ def oracle(out: str, unlabelled: list[str], threads: int) -> list[dict[str, floa
         checkpoints=run / "oracle-checkpoints",
         digest="",
     )
+    few = {"method": "gmm", "n_init": min(STARTS, config.domains.n_init)}
+    domains = config.replace({"domains": few}).domains
     device = torch.device("cpu")
     training = prepared(job, device, features, graphs)
     found = []
@@ -97,11 +101,6 @@ def oracle(out: str, unlabelled: list[str], threads: int) -> list[dict[str, floa
         content = torch.load(path, weights_only=True)
         training.method.load_state_dict(content["state"]["method"])
         z = embed(training.method, training.inputs, graphs, run / "oracle" / path.stem, device=device)
-        domains = (
-            config.domains
-            if config.domains.method != "assignment"
-            else config.replace({"domains": {"method": "gmm"}}).domains
-        )
         labels = cluster(np.array(z.array), domains, seed=config.seed).labels
         found.append({"step": content["step"], "ari": ari(given, labels.astype(object))})
     return found

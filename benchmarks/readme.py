@@ -12,6 +12,7 @@ from benchmarks.child import REPOSITORY
 from benchmarks.data import RESULTS, read_results
 from benchmarks.readme_align import align
 from benchmarks.readme_downstream import downstream
+from benchmarks.readme_methods import methods
 from benchmarks.readme_scale import published, scale
 from benchmarks.tables import Results, machine, table
 
@@ -120,6 +121,7 @@ SECTIONS: dict[str, Callable[[Results], str]] = {
     "scale": scale,
     "published": published,
     "align": align,
+    "methods": methods,
     "downstream": downstream,
 }
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from made_views import made_task, network
+from made_two_views import made_task, network
 
 from stscale.training.distributed import shared
 from stscale.training.fit import _prepared

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 import zarr
-from made_views import GENES, SMALL, N, domains, graphs, made_task, network
+from made_two_views import GENES, SMALL, N, domains, graphs, made_task, network
 from mhal_rank import steps
 
 from stscale.analysis.assignment import Prototypes, assign, cosines, fused_adjacency, merged
