@@ -54,7 +54,7 @@ def test_bad_lists(tmp_path, text, said):
 
 
 def test_unreadable_lists(tmp_path):
-    with pytest.raises(InputError, match="cannot read"):
+    with pytest.raises(InputError, match="does not exist"):
         PairList.build(NAMES, tmp_path / "none.csv")
     with pytest.raises(InputError, match=r"expected sequential, star, all, or a file"):
         PairList.build(NAMES, "ring")
