@@ -16,7 +16,8 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but er
 Threads = Annotated[int | None, typer.Option("--threads", help="CPU threads; 0 takes all cores.", min=0)]
 Seed = Annotated[int | None, typer.Option("--seed", help="Seed of every random choice.", min=0)]
 MethodName = Annotated[
-    str | None, typer.Option("--method", help="Method that learns the embedding: spotscape, mhal or stmfg.")
+    str | None,
+    typer.Option("--method", help="Method of the embedding: spotscape, mhal, stmfg, or smooth (nothing is trained)."),
 ]
 MaxRam = Annotated[str | None, typer.Option("--max-ram", help="Memory the run may take, for example 8G.")]
 MaxVram = Annotated[str | None, typer.Option("--max-vram", help="GPU memory the run may take, for example 16G.")]

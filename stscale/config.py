@@ -18,6 +18,7 @@ from stscale.sections import (
     Report,
     Sample,
     Simulate,
+    Smooth,
     Spotscape,
     Stmfg,
     Train,
@@ -38,6 +39,7 @@ __all__ = [
     "Run",
     "Sample",
     "Simulate",
+    "Smooth",
     "Spotscape",
     "Stmfg",
     "Train",
@@ -49,14 +51,16 @@ __all__ = [
 ]
 
 STEPS = {"spotscape": 300, "mhal": 60, "stmfg": 60}
-"""Optimiser steps of each method where `train.steps` is not given."""
+"""Optimiser steps of each method that trains, where `train.steps` is not given."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Run(Section):
     """One run: method, seed and resources, and the sections of the stages."""
 
-    method: Literal["spotscape", "mhal", "stmfg"] = option("spotscape", "method that learns the embedding")
+    method: Literal["spotscape", "mhal", "stmfg", "smooth"] = option(
+        "spotscape", "method that makes the embedding; smooth trains nothing"
+    )
     seed: int = option(0, "seed of every random choice", low=0)
     device: Literal["auto", "cpu", "cuda"] = option("auto", "where training runs")
     threads: int = option(0, "CPU threads; 0 takes all cores", low=0)
@@ -71,6 +75,7 @@ class Run(Section):
     views: Views = Views()
     mhal: Mhal = Mhal()
     stmfg: Stmfg = Stmfg()
+    smooth: Smooth = Smooth()
     train: Train = Train()
     domains: Domains = Domains()
     align: Align = Align()
@@ -114,13 +119,29 @@ class Run(Section):
 
     @property
     def budget(self) -> Train:
-        """The options of training, with the method's own number of steps where none is given."""
+        """The options of training, with the method's own number of steps where none is given.
+
+        Raises
+        ------
+        KeyError
+            When the method trains nothing.
+        """
         return self.train if self.train.steps else dataclasses.replace(self.train, steps=STEPS[self.method])
 
     @property
-    def network(self) -> Spotscape | Mhal | Stmfg:
-        """The options of the method's network."""
-        network: Spotscape | Mhal | Stmfg = getattr(self, self.method)
+    def trains(self) -> bool:
+        """Whether the method has anything to train."""
+        return self.method in STEPS
+
+    @property
+    def two_views(self) -> bool:
+        """Whether the method reads the two graphs of `[views]`."""
+        return self.method in ("mhal", "stmfg")
+
+    @property
+    def network(self) -> Spotscape | Mhal | Stmfg | Smooth:
+        """The options of the method itself."""
+        network: Spotscape | Mhal | Stmfg | Smooth = getattr(self, self.method)
         return network
 
     def replace(self, changes: dict[str, dict[str, Any]]) -> "Run":

@@ -208,6 +208,13 @@ class Stmfg(Section):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Smooth(Section):
+    """Principal components averaged over the spatial graph; nothing is trained."""
+
+    rounds: int = option(2, "rounds of averaging each spot with its neighbours", low=1)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Train(Section):
     """The training loop."""
 

@@ -53,7 +53,7 @@ def test_the_presets_differ():
 def test_a_dump_is_commented_toml():
     text = dump(Run())
     tables = tomllib.loads(text)
-    networks = {"spotscape", "views", "mhal", "stmfg"}
+    networks = {"spotscape", "views", "mhal", "stmfg", "smooth"}
     assert (
         set(tables)
         == {"run", "ingest", "preprocess", "graph", "sample", "train", "domains", "align", "report"} | networks
@@ -198,6 +198,7 @@ def test_the_digest_is_of_the_named_sections(section):
         "views": {"feature_k": 9},
         "mhal": {"hidden": 9},
         "stmfg": {"latent": 9},
+        "smooth": {"rounds": 9},
         "train": {"epochs": 9},
         "domains": {"k": 9},
         "align": {"k": 9},

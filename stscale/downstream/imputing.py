@@ -46,6 +46,8 @@ class Imputing(Telling):
         c = run.config
         if by not in WAYS:
             raise InputError(f"--by {by!r}: expected {' or '.join(WAYS)}")
+        if by == "decoder" and not c.trains:
+            raise InputError(f"{run.path} was made by method {c.method!r}, which has no decoder; impute by regression")
         if by == "decoder" and c.method != "spotscape":
             raise InputError(
                 f"{run.path} was trained with method {c.method!r}, whose decoder gives parameters of counts and no "

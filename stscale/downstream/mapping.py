@@ -100,6 +100,10 @@ class Mapping:
                 f"{run.path} was trained on inputs brought to variance 1 over its own spots, a scale that it does not "
                 f"keep; integrate with --set {run.config.method}.standardize=false to map"
             )
+        if restat and not run.config.trains:
+            raise InputError(
+                f"{run.path} was made by method {run.config.method!r}, which normalises nothing: leave out --restat"
+            )
         if run.config.domains.method == "assignment":
             raise InputError(
                 f"the domains of {run.path} are the shares of its own spots in learned prototypes: a new slice has "

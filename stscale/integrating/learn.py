@@ -45,15 +45,20 @@ class Learning(Telling):
         return self.digest
 
     def train_and_embed(self, features: "FeatureStore", graphs: "Sequence[Graph]") -> NDArray[Any]:
-        """Train from the last checkpoint on, then embed every spot; (n_fit, d) float32 mapped from disk."""
+        """Train from the last checkpoint on, then embed every spot; (n_fit, d) float32 mapped from disk.
+
+        A method that trains nothing has the second stage alone.
+        """
         from stscale.models import METHODS
 
         c = self.config
         if c.domains.k is not None and c.domains.k > features.n:
             raise InputError(f"domains.k = {c.domains.k} is more than the {features.n} spots with counts; lower it")
+        latents = self.run.file("latents.npy")
+        if not c.trains:
+            return self._untrained(features, graphs, self._chain(c.digest("method", c.method)), latents)
         sections = ("method", "seed", "sample", c.method, "train")
         now = self._chain(c.digest(*sections), METHODS[c.method].expects(c))
-        latents = self.run.file("latents.npy")
         if self.run.finished("train", now) and self.run.finished("embed", now, latents):
             self.skip("train")
             self.skip("embed")
@@ -103,6 +108,28 @@ class Learning(Telling):
             z = embed(training.method, training.inputs, graphs, scratch, device=device, compute=self.compute)
             self._save_latents(z.array, latents)
             self._save_model(training.method, now)
+        return np.load(latents, mmap_mode="r")
+
+    def _untrained(self, features: "FeatureStore", graphs: "Sequence[Graph]", now: str, latents: Path) -> NDArray[Any]:
+        from stscale.models import METHODS, Shape
+        from stscale.training import embed
+        from stscale.training.job import network_inputs
+
+        c, run = self.config, self.run
+        if run.finished("embed", now, latents):
+            self.skip("embed")
+            return np.load(latents, mmap_mode="r")
+        device, scratch = pick_device(c.device), run.file("scratch").absolute()
+        shutil.rmtree(scratch, ignore_errors=True)
+        self.observer({"event": "stage", "stage": "embed", "state": "start"})
+        # a network that an earlier method left here is no part of this run
+        with run.stage("embed", now, undoes=("train",)) as found, peak_vram(device, found):
+            run.file("model.pt").unlink(missing_ok=True)
+            inputs = network_inputs(c, features, graphs, scratch)
+            shape = Shape(width=inputs.width, genes=features.g, slices=features.n_slices, spots=features.n)
+            method = METHODS[c.method].make(c, shape)
+            z = embed(method, inputs, graphs, scratch, device=device, remeasure=False, compute=self.compute)
+            self._save_latents(z.array, latents)
         return np.load(latents, mmap_mode="r")
 
     def _save_latents(self, z: NDArray[Any], path: Path) -> None:

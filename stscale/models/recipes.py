@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from stscale.config import Run
 from stscale.models.method import Method
 from stscale.models.mhal import Mhal
+from stscale.models.smooth import Smooth
 from stscale.models.spotscape import Spotscape
 from stscale.models.stmfg import Stmfg
 
@@ -99,5 +100,6 @@ METHODS: dict[str, Recipe] = {
         pairs=_stmfg_pairs,
         standardize=lambda run: run.stmfg.standardize,
     ),
+    "smooth": Recipe(make=lambda run, shape: Smooth(run.smooth)),
 }
 """Recipes by name, as in `run.method`."""

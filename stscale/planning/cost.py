@@ -7,7 +7,7 @@ constants beside them (what an allocator keeps, what a library loads on first us
 
 from dataclasses import dataclass
 
-from stscale.config import Run, Spotscape
+from stscale.config import Run, Smooth, Spotscape
 from stscale.memory import KEPT
 from stscale.planning.cost_views import kept_counts, view_batch, view_step, view_weights
 from stscale.planning.headers import Size
@@ -63,7 +63,7 @@ def costs(size: Size, run: Run, machine: Machine, *, steps: int, cuda: bool) -> 
         _ingest(size, run, machine),
         _features(size, run, machine),
         _graph(size, run, machine),
-        _train(size, run, machine, steps, cuda=cuda),
+        *([_train(size, run, machine, steps, cuda=cuda)] if run.trains else []),
         _embed(size, run, machine, cuda=cuda),
         _domains(size, run, machine),
         _write(size, run, machine),
@@ -115,7 +115,7 @@ def _features(size: Size, run: Run, machine: Machine) -> Cost:
 def _graph(size: Size, run: Run, machine: Machine) -> Cost:
     k = run.graph.k if run.graph.kind == "knn" else 8
     edges = 1.25 * k * size.n
-    if run.method != "spotscape":
+    if run.two_views:
         edges += 1.3 * (run.views.spatial_k + run.views.feature_k) * size.n
     # distances and indices of the largest slice, then all edges twice while they are joined
     ram = machine.base + 50 * MIB + size.largest * (k + 1) * 48 + 12 * edges + 24 * size.n
@@ -123,14 +123,22 @@ def _graph(size: Size, run: Run, machine: Machine) -> Cost:
 
 
 def _width(size: Size, run: Run) -> int:
-    if run.method != "spotscape":
+    if run.two_views:
         return 2 * run.preprocess.n_pcs
+    if not run.trains:
+        return run.preprocess.n_pcs
     return run.preprocess.n_pcs if run.spotscape.input == "pca" else size.genes
+
+
+def _widths(run: Run) -> tuple[int, int]:
+    """Return the widths of the layers before the last, and of the embedding."""
+    c = run.network
+    return (run.preprocess.n_pcs,) * 2 if isinstance(c, Smooth) else (c.hidden, c.latent)
 
 
 def _batch(size: Size, run: Run) -> float:
     """Bytes of the tensors of one step, with what the backward pass needs."""
-    if run.method != "spotscape":
+    if run.two_views:
         return view_batch(size, run)
     c, b = run.spotscape, min(run.sample.batch_size, size.n)
     width = _width(size, run)
@@ -154,13 +162,13 @@ def _mapped(size: Size, *widths: float) -> float:
 
 
 def _train(size: Size, run: Run, machine: Machine, steps: int, *, cuda: bool) -> Cost:
-    c, batch = run.network, _batch(size, run)
-    width = _width(size, run)
-    weights: float = 16 * (width * c.hidden + c.hidden * c.latent + c.latent * width)
+    c, batch, width = run.network, _batch(size, run), _width(size, run)
+    hidden, latent = _widths(run)
+    weights: float = 16 * (width * hidden + hidden * latent + latent * width)
     pages, smoothed, factor = _mapped(size, width, width), 1, 1.0
     if isinstance(c, Spotscape):
         smoothed = c.smooth + c.target_smooth + 1
-    else:
+    elif not isinstance(c, Smooth):
         weights, factor = view_weights(size, c), view_step(size, run)
         # counts are unpacked: indices and values of what is kept
         pages += 2 * min(KEPT, 4 * kept_counts(size)) + 24 * size.n * run.views.spatial_k
@@ -179,23 +187,24 @@ def _train(size: Size, run: Run, machine: Machine, steps: int, *, cuda: bool) ->
 
 
 def _embed(size: Size, run: Run, machine: Machine, *, cuda: bool) -> Cost:
-    c = run.network
+    hidden, latent = _widths(run)
     rows = min(ROWS, size.n)
     # neighbours by features are scattered over the slice: a block reads many times its rows
-    grow = 1.3 if run.method == "spotscape" else min(float(run.views.feature_k), size.n / rows)
-    block = 4 * rows * grow * (_width(size, run) + 4 * c.hidden)
-    ram = machine.base + 180 * MIB + 0.9 * _mapped(size, _width(size, run), c.hidden, c.latent) + 215 * size.n
+    grow = min(float(run.views.feature_k), size.n / rows) if run.two_views else 1.3
+    block = 4 * rows * grow * (_width(size, run) + 4 * hidden)
+    ram = machine.base + 180 * MIB + 0.9 * _mapped(size, _width(size, run), hidden, latent) + 215 * size.n
+    layers = run.smooth.rounds * latent if not run.trains else hidden
     return Cost(
         stage="embed",
         ram=ram + (0 if cuda else block),
         vram=600 * MIB + block if cuda else 0,
-        disk=4 * size.n * (c.hidden + 2 * c.latent),
+        disk=4 * size.n * (layers + 2 * latent),
         seconds=0.2 + 8e-6 * size.n,
     )
 
 
 def _domains(size: Size, run: Run, machine: Machine) -> Cost:
-    d, fit = run.network.latent, min(size.n, run.domains.max_fit)
+    d, fit = _widths(run)[1], min(size.n, run.domains.max_fit)
     c = min(run.domains.n_components or d, d)
     ram = machine.base + 122 * MIB + fit * (4 * d + 8 * (3 * c + d)) + 65_536 * 8 * (d + c) + 100 * size.n
     tried = 1 if run.domains.k else run.domains.k_max - run.domains.k_min + 1
@@ -205,7 +214,7 @@ def _domains(size: Size, run: Run, machine: Machine) -> Cost:
 
 
 def _write(size: Size, run: Run, machine: Machine) -> Cost:
-    d = run.network.latent
+    d = _widths(run)[1]
     ram = machine.base + 160 * MIB + size.n * (170 + 24 * size.columns)
     disk = size.n * (4.2 * d + 30 + 8 * size.columns)
     return Cost(stage="write", ram=ram, vram=0, disk=disk, seconds=0.3 + 2.5e-6 * size.n)

@@ -24,7 +24,7 @@ def view_batch(size: Size, run: Run) -> float:
     Seeds in tiles share their spatial neighbours, of which a fan-out takes any; neighbours by features are scattered,
     each a node of its own until the data run out.
     """
-    c = run.network
+    c = run.mhal if run.method == "mhal" else run.stmfg
     b = min(run.sample.batch_size, size.n)
     spatial, feature = (min(f[0], k) if f[0] >= 0 else k for f, k in _fans(run))
     first, nodes = _touched(size, run)

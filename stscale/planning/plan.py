@@ -202,6 +202,8 @@ def _lowered(run: Run, option: str, smallest: int, machine: Machine) -> Run | No
 
 
 def _steps(run: Run, size: Size) -> int:
+    if not run.trains:
+        return 0
     batches = -(-size.n // max(1, min(run.sample.batch_size, size.n)))
     return run.train.epochs * batches if run.train.epochs else run.budget.steps or 0
 

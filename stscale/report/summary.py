@@ -98,6 +98,11 @@ def remarks(contents: Contents) -> list[str]:
         out.append(f"{count(int(given), 'domain')} were asked for, {found} are present.")
     if contents.option("domains", "per_slice"):
         out.append("Each slice was clustered alone: domains of different slices have different numbers.")
+    if contents.option("run", "method") == "smooth":
+        rounds = count(int(contents.option("smooth", "rounds")), "time")
+        out.append(
+            f"Nothing was trained: the embedding is the principal components, averaged over neighbours {rounds}."
+        )
     if len(spots.slices) == 1:
         out.append("There is one slice only: nothing was integrated across slices.")
     for note in features.get("notes") or []:

@@ -157,6 +157,8 @@ def network_inputs(config: Run, features: FeatureStore, graphs: Sequence[Graph],
         components = pca_inputs(features, graphs[0], scratch, smooth=0)
         standardize = METHODS[config.method].standardize(config)
         return propagated(components, graphs, scratch / "propagated.f32", standardize=standardize)
+    if not config.trains:
+        return pca_inputs(features, graphs[0], scratch, smooth=0)
     c = config.spotscape
     if c.input == "genes":
         return SparseInputs(features, scratch)

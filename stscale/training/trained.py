@@ -1,4 +1,4 @@
-"""The network that a finished run left."""
+"""The method of a finished run, with what its training left."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ MODEL = "model.pt"
 
 
 def trained(run: Path, config: Run, features: FeatureStore, width: int, device: torch.device) -> Method:
-    """Return the trained network of a run, in evaluation mode on `device`.
+    """Return the trained network of a run, in evaluation mode on `device`; a method without training as it is.
 
     Parameters
     ----------
@@ -38,6 +38,10 @@ def trained(run: Path, config: Run, features: FeatureStore, width: int, device: 
     stage = read_manifest(run)["stages"].get("embed")
     if stage is None:
         raise InputError(f"{run} is not finished: it is not trained to its end; run stscale integrate again")
+    recipe = METHODS[config.method]
+    shape = Shape(width=width, genes=features.g, slices=features.n_slices, spots=features.n)
+    if not config.trains:
+        return recipe.make(config, shape).to(device).eval()
     path = run / MODEL
     try:
         content = torch.load(path, map_location=device, weights_only=True)
@@ -50,8 +54,6 @@ def trained(run: Path, config: Run, features: FeatureStore, width: int, device: 
             f"{path} was written by stscale {content.get('version')} or for other settings, this is {__version__}; run "
             "stscale integrate with --fresh"
         )
-    recipe = METHODS[config.method]
-    shape = Shape(width=width, genes=features.g, slices=features.n_slices, spots=features.n)
     with torch.random.fork_rng(devices=[]):  # weights are drawn and overwritten: nobody's generator moves on
         method = recipe.make(config, shape)
     method.load_state_dict(content["state"])
