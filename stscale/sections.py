@@ -254,6 +254,10 @@ class Domains(Section):
         20, "principal components of the latents given to the mixture; 0 takes the latents", low=0
     )
     l2_normalize: bool = option(False, "scale centred latents to length 1 first")
+    smoothed: float = option(
+        1.0, "variance, in that of the latents, of smoothed components clustered beside them; 0: latents alone", low=0.0
+    )
+    moves: int = option(8, "split-and-merge moves from the best start of the mixture (shrunk) at most", low=0)
     max_fit: int = option(100_000, "spots the fit sees; the rest is predicted", low=10)
     resolution: float = option(1.0, "of Leiden, when K is not given", above=0.0)
     per_slice: bool = option(False, "fit each slice alone instead of all jointly")

@@ -12,6 +12,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from stscale.analysis.beside import Beside
 from stscale.analysis.estimate import Curve, estimate_k
 from stscale.analysis.features import Reduction, check_distinct
 from stscale.analysis.leiden import Votes, fit_leiden
@@ -20,13 +21,16 @@ from stscale.analysis.potts import spatial_responsibilities
 from stscale.analysis.shrunk import ShrunkMixture, fit_shrunk
 from stscale.config import Domains
 from stscale.errors import InputError
-from stscale.memory import let_go
 
 PREDICT_ROWS = 65_536
 """Rows labelled at once."""
 
 CURVE_STARTS = 10
 """Starts of each mixture on the curve over K (fewer when `n_init` is smaller)."""
+
+
+Rows = NDArray[np.floating] | Beside
+"""What is clustered: latents alone, or beside other columns."""
 
 
 class Assigner(Protocol):
@@ -67,26 +71,26 @@ class Predictor:
     assigner: Assigner
     order: NDArray[np.int32]
 
-    def predict(self, z: NDArray[np.floating]) -> NDArray[np.int32]:
-        """Return the domain (m,) int32 of latents (m, d), chunk by chunk."""
-        if z.ndim != 2 or z.shape[1] != len(self.reduction.mean):
+    def predict(self, z: Rows) -> NDArray[np.int32]:
+        """Return the domain (m,) int32 of rows (m, d), chunk by chunk."""
+        z = _rows(z)
+        if z.shape[1] != len(self.reduction.mean):
             raise InputError(f"latents have shape {z.shape}, expected (spots, {len(self.reduction.mean)})")
         out = np.empty(len(z), np.int32)
         for lo in range(0, len(z), PREDICT_ROWS):
             part = slice(lo, lo + PREDICT_ROWS)
             out[part] = self.order[self.assigner.predict(self.reduction.apply(z[part]))]
-            let_go(z)
         return out
 
-    def log_density(self, z: NDArray[np.floating]) -> NDArray[np.float32]:
-        """Return log w_c p(z | c) of latents (m, d) in each raw component of a mixture, (m, K) float32."""
+    def log_density(self, z: Rows) -> NDArray[np.float32]:
+        """Return log w_c p(z | c) of rows (m, d) in each raw component of a mixture, (m, K) float32."""
+        z = _rows(z)
         mixture = self.assigner
         if not isinstance(mixture, TiedMixture | ShrunkMixture):
             raise InputError("only a mixture has a likelihood to weigh against neighbours; use domains.method = 'gmm'")
         score = np.empty((len(z), len(mixture.means)), np.float32)
         for lo, hi in _chunks(len(z)):
             score[lo:hi] = mixture.log_density(self.reduction.apply(z[lo:hi]))
-            let_go(z)
         return score
 
 
@@ -115,8 +119,8 @@ class DomainFit:
     predictor: Predictor
     curve: Curve | None
 
-    def predict(self, z: NDArray[np.floating]) -> NDArray[np.int32]:
-        """Label latents (m, d) → (m,) int32."""
+    def predict(self, z: Rows) -> NDArray[np.int32]:
+        """Label rows (m, d) → (m,) int32."""
         return self.predictor.predict(z)
 
 
@@ -139,7 +143,7 @@ class SliceDomains:
     fits: tuple[DomainFit, ...]
 
 
-def cluster(z: NDArray[np.floating], config: Domains, *, seed: int) -> DomainFit:
+def cluster(z: Rows, config: Domains, *, seed: int) -> DomainFit:
     """Cluster latents into spatial domains.
 
     The mixture sees at most `n_components` principal components, k-means and Leiden all dimensions; with
@@ -148,7 +152,7 @@ def cluster(z: NDArray[np.floating], config: Domains, *, seed: int) -> DomainFit
     Parameters
     ----------
     z
-        (n, d) latents.
+        (n, d) latents, alone or beside other columns (`Beside`).
     config
         Method, K (None: estimated by `estimate_k`; for Leiden: left to the resolution) and limits.
         `per_slice` and `smooth_rounds` are the caller's: `cluster_per_slice`, `smooth_labels`.
@@ -160,16 +164,17 @@ def cluster(z: NDArray[np.floating], config: Domains, *, seed: int) -> DomainFit
     InputError
         Latents that are not finite or no matrix; K above the number of distinct spots.
     """
+    z = _rows(z)
     _check(z)
     rng = np.random.default_rng(seed)
     rows = None
     if len(z) > config.max_fit:
         rows = np.sort(rng.choice(len(z), size=config.max_fit, replace=False))
-    sample = z if rows is None else z[rows]
-    let_go(z)
+    sample = z[slice(None) if rows is None else rows]
     fit_seed, curve_seed = (int(s) for s in rng.integers(0, 2**31 - 1, size=2))
     components = config.n_components if config.method == "gmm" else 0
-    reduction = Reduction.fit(sample, n_components=components, l2_normalize=config.l2_normalize)
+    parts = list(zip(z.widths, z.variances, strict=True))
+    reduction = Reduction.fit(sample, n_components=components, l2_normalize=config.l2_normalize, parts=parts)
     x = reduction.apply(sample)
     curve, k = None, config.k
     if k is None and config.method != "leiden":
@@ -182,7 +187,6 @@ def cluster(z: NDArray[np.floating], config: Domains, *, seed: int) -> DomainFit
     raw = np.empty(len(z), np.int64)
     for lo, hi in _chunks(len(z)):
         raw[lo:hi] = assigner.predict(reduction.apply(z[lo:hi]))
-        let_go(z)
     if isinstance(assigner, Votes):
         raw[slice(None) if rows is None else rows] = assigner.label
     order, kept = _canonical(raw, _first_coordinate(assigner, x, count), count)
@@ -197,7 +201,7 @@ def cluster(z: NDArray[np.floating], config: Domains, *, seed: int) -> DomainFit
 
 def beside_neighbors(
     fit: DomainFit,
-    z: NDArray[np.floating],
+    z: Rows,
     indptr: NDArray[np.integer],
     indices: NDArray[np.integer],
     *,
@@ -210,7 +214,7 @@ def beside_neighbors(
     fit
         Of a mixture; its components stay as they are.
     z
-        (n, d) the latents it was fitted on.
+        (n, d) the rows it was fitted on.
     indptr, indices
         (n + 1,) and (E,) the spatial graph in CSR form.
     strength
@@ -239,15 +243,13 @@ def beside_neighbors(
     return replace(fit, labels=order[raw], k=kept, predictor=replace(predictor, order=order))
 
 
-def cluster_per_slice(
-    z: NDArray[np.floating], slice_: NDArray[np.integer], config: Domains, *, seed: int
-) -> SliceDomains:
+def cluster_per_slice(z: Rows, slice_: NDArray[np.integer], config: Domains, *, seed: int) -> SliceDomains:
     """Cluster each slice alone.
 
     Parameters
     ----------
     z
-        (n, d) latents.
+        As in `cluster`.
     slice_
         (n,) slice number of each spot, in any order.
     config, seed
@@ -260,13 +262,14 @@ def cluster_per_slice(
     """
     if len(slice_) != len(z):
         raise InputError(f"{len(z)} latents but {len(slice_)} slice numbers; expected one per spot")
+    z = _rows(z)
     labels = np.empty(len(z), np.int32)
     slices = np.unique(slice_).astype(np.int64)
     fits = []
     for number in slices:
         rows = np.flatnonzero(slice_ == number)
         try:
-            fit = cluster(z[rows], config, seed=seed)
+            fit = cluster(z.take(rows), config, seed=seed)
         except InputError as error:
             raise InputError(f"slice {number}: {error}") from error
         labels[rows] = fit.labels
@@ -274,14 +277,20 @@ def cluster_per_slice(
     return SliceDomains(labels=labels, slices=slices, fits=tuple(fits))
 
 
-def _check(z: NDArray[np.floating]) -> None:
+def _rows(z: Rows) -> Beside:
+    rows = z if isinstance(z, Beside) else Beside((z,), (1.0,))
+    if any(part.ndim != 2 for part in rows.parts):
+        raise InputError(f"latents have shape {rows.parts[0].shape}, expected (spots, dimensions)")
+    return rows
+
+
+def _check(z: Beside) -> None:
     """Refuse what is not a finite matrix with rows."""
-    if z.ndim != 2 or 0 in z.shape:
+    if 0 in z.shape:
         raise InputError(f"latents have shape {z.shape}, expected (spots, dimensions), neither empty")
     bad = 0
     for lo, hi in _chunks(len(z)):
         bad += int((~np.isfinite(z[lo:hi])).any(axis=1).sum())
-        let_go(z)
     if bad:
         raise InputError(f"{bad} of {len(z)} latents are not finite; expected numbers: retrain or drop them")
 
@@ -299,7 +308,7 @@ def _assigner(x: NDArray[np.float64], k: int | None, config: Domains, seed: int)
         return fit_leiden(x, k=k, resolution=config.resolution, seed=seed)
     if config.method == "gmm":
         if config.covariance == "shrunk":
-            return fit_shrunk(x, k, shrink=config.shrink, starts=config.n_init, seed=seed)
+            return fit_shrunk(x, k, shrink=config.shrink, starts=config.n_init, seed=seed, moves=config.moves)
         return fit_mixture(x, k, starts=config.n_init, seed=seed)
     from stscale.graphs.neighbors import kmeans
 

@@ -33,8 +33,7 @@ def save_predictor(path: Path, predictor: Predictor) -> None:
     """
     own, r = predictor.assigner, predictor.reduction
     arrays: dict[str, Any] = {"order": predictor.order, "mean": r.mean, "centre": r.centre}
-    if r.basis is not None:
-        arrays["basis"] = r.basis
+    arrays |= {name: value for name in ("basis", "scale") if (value := getattr(r, name)) is not None}
     fields = type(own).__slots__  # type: ignore[attr-defined]  # all kinds are slotted dataclasses
     held = {name: getattr(own, name) for name in fields}
     arrays |= {f"assigner_{name}": value for name, value in held.items() if isinstance(value, np.ndarray)}
@@ -73,6 +72,7 @@ def load_predictor(path: Path) -> Predictor:
             l2_normalize=told["l2_normalize"],
             centre=arrays["centre"],
             basis=arrays.get("basis"),
+            scale=arrays.get("scale"),
         ),
         assigner=assigner,
         order=arrays["order"],

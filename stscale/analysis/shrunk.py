@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stscale.analysis.mixture import RIDGE, em, start_assignments
+from stscale.analysis.split_merge import improved
 from stscale.errors import InputError
 
 Floats = NDArray[np.float64]
@@ -99,7 +100,9 @@ class _Density:
         return np.asarray(self._constant - 0.5 * np.einsum("mkd,mkd->mk", white, white))
 
 
-def fit_shrunk(x: NDArray[np.floating], k: int, *, shrink: float, starts: int, seed: int) -> ShrunkMixture:
+def fit_shrunk(
+    x: NDArray[np.floating], k: int, *, shrink: float, starts: int, seed: int, moves: int = 0
+) -> ShrunkMixture:
     """Fit by many starts: tied steps, short runs, then the best to convergence; the best objective is kept.
 
     Parameters
@@ -114,6 +117,8 @@ def fit_shrunk(x: NDArray[np.floating], k: int, *, shrink: float, starts: int, s
         Number of starts.
     seed
         Of all starts.
+    moves
+        Split-and-merge moves made from the best start at most (`split_merge.improved`).
 
     Returns
     -------
@@ -130,7 +135,7 @@ def fit_shrunk(x: NDArray[np.floating], k: int, *, shrink: float, starts: int, s
     part = rows
     if n > START_ROWS:
         part = rows[np.sort(np.random.default_rng(seed).choice(n, START_ROWS, replace=False))]
-    fit = _Fit(part, k, prior=shrink * len(part) / k, ridge=ridge)
+    trial = _Fit(part, k, prior=shrink * len(part) / k, ridge=ridge)
     columns = np.ascontiguousarray(part.T)
     short = []
     for assignment in start_assignments(part, k, starts=starts, seed=seed):
@@ -145,7 +150,7 @@ def fit_shrunk(x: NDArray[np.floating], k: int, *, shrink: float, starts: int, s
             objective=-np.inf,
             converged=False,
         )
-        short.append(fit.climb(begin, SHORT_ITERATIONS, 1e-4))
+        short.append(trial.climb(begin, SHORT_ITERATIONS, 1e-4))
     best = sorted(short, key=lambda found: -found.objective)[: max(4, starts // 5)]
     middle = rows
     if n > MIDDLE_ROWS:
@@ -157,7 +162,7 @@ def fit_shrunk(x: NDArray[np.floating], k: int, *, shrink: float, starts: int, s
     fits = [fit.climb(b, POLISH_ITERATIONS, TOLERANCE) for b in best]
     fits.sort(key=lambda found: -found.objective)
     full = [found for found in fits if len(np.unique(found.predict(middle))) == k]
-    chosen = (full or fits)[0]
+    chosen = improved((full or fits)[0], trial, fit, rounds=moves, polish=POLISH_ITERATIONS)
     if n > MIDDLE_ROWS:
         last = _Fit(rows, k, prior=shrink * n / k, ridge=ridge)
         chosen = last.climb(chosen, LAST_ITERATIONS, LAST_TOLERANCE)

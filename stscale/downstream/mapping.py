@@ -158,7 +158,7 @@ class Mapping:
         if self.restat and features.n < 2:
             raise InputError(f"slice {store.name!r} has one spot with counts; statistics need more: leave out --restat")
         z = self._embedded(features, scratch)
-        labels = self._labels(features, z)
+        labels = self._labels(features, z, scratch)
         distance = self.bank.distance(z)
         with latents.open("ab") as file:  # of all slices, one after the other
             for lo in range(0, len(z), ROWS):
@@ -180,19 +180,21 @@ class Mapping:
             ),
         )
 
-    def _labels(self, features: "FeatureStore", z: NDArray[np.float32]) -> NDArray[np.int32]:
+    def _labels(self, features: "FeatureStore", z: NDArray[np.float32], scratch: Path) -> NDArray[np.int32]:
         """Label as the run did, neighbours heard where they were heard there."""
         from stscale.analysis import smooth_labels
+        from stscale.analysis.beside import beside_components
         from stscale.analysis.potts import spatial_responsibilities
 
         c = self.run.config.domains
         graph = self._spatial(features)
+        seen = beside_components(self.run.config, features, graph, z, scratch / "domains")
         if c.spatial and c.method == "gmm":
-            score = self.predictor.log_density(z)
+            score = self.predictor.log_density(seen)
             shares = spatial_responsibilities(score, graph.indptr, graph.indices, strength=c.spatial)
             labels = self.predictor.order[shares.argmax(axis=1)]
         else:
-            labels = self.predictor.predict(z)
+            labels = self.predictor.predict(seen)
         return smooth_labels(labels, graph.indptr, graph.indices, c.smooth_rounds) if c.smooth_rounds else labels
 
     def _profile(self, features: "FeatureStore", panel: Panel) -> float:

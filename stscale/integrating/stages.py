@@ -173,6 +173,7 @@ class Integration(Learning):
         """Find the domain of each fit spot, (n_fit,) int32; `graph` smooths labels, `graphs` are what training read."""
         from stscale.analysis import predictor_file
         from stscale.analysis.assignment import assigned
+        from stscale.analysis.beside import beside_components
         from stscale.analysis.domains import beside_neighbors, cluster, cluster_per_slice
         from stscale.analysis.smoothing import smooth_labels
 
@@ -184,17 +185,18 @@ class Integration(Learning):
             return np.load(path)
         self.observer({"event": "stage", "stage": "domains", "state": "start"})
         with self.run.stage("domains", now) as found:
+            seen = beside_components(self.config, features, graph, latents, self.run.file("scratch", "domains"))
             if c.method == "assignment":
                 model, k = self.run.file("model.pt"), c.k or self.config.mhal.prototypes
                 labels, more = assigned(model, latents, graphs, self.config.mhal, self.tell, k=k)
                 found.update(more)
             elif c.per_slice:
-                fits = cluster_per_slice(latents, features.slice(), c, seed=self.config.seed)
+                fits = cluster_per_slice(seen, features.slice(), c, seed=self.config.seed)
                 labels = _numbered(fits.labels, features.slice())
             else:
-                one = cluster(latents, c, seed=self.config.seed)
+                one = cluster(seen, c, seed=self.config.seed)
                 if c.spatial and c.method == "gmm":
-                    one = beside_neighbors(one, latents, graph.indptr, graph.indices, strength=c.spatial)
+                    one = beside_neighbors(one, seen, graph.indptr, graph.indices, strength=c.spatial)
                 labels = one.labels
                 predictor_file.save_predictor(kept, one.predictor)
                 found["curve"] = None if one.curve is None else _listed(asdict(one.curve))

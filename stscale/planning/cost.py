@@ -205,12 +205,17 @@ def _embed(size: Size, run: Run, machine: Machine, *, cuda: bool) -> Cost:
 
 def _domains(size: Size, run: Run, machine: Machine) -> Cost:
     d, fit = _widths(run)[1], min(size.n, run.domains.max_fit)
+    averaged = 0
+    if run.trains and run.domains.smoothed:  # components, as they are and averaged twice, beside the latents
+        averaged = run.preprocess.n_components
+        d += averaged
     c = min(run.domains.n_components or d, d)
     ram = machine.base + 122 * MIB + fit * (4 * d + 8 * (3 * c + d)) + 65_536 * 8 * (d + c) + 100 * size.n
     tried = 1 if run.domains.k else run.domains.k_max - run.domains.k_min + 1
     work = run.domains.n_init * 0.03 + 6e-5 * fit * (run.domains.k or run.domains.k_max) / 7
+    work += run.domains.moves * 1.0
     seconds = 1 + work + (tried - 1) * 1.5 + 1e-6 * size.n
-    return Cost(stage="domains", ram=ram, vram=0, disk=4 * size.n, seconds=seconds)
+    return Cost(stage="domains", ram=ram, vram=0, disk=4 * size.n * (1 + 3 * averaged), seconds=seconds)
 
 
 def _write(size: Size, run: Run, machine: Machine) -> Cost:
