@@ -207,7 +207,7 @@ def _domains(size: Size, run: Run, machine: Machine) -> Cost:
     d, fit = _widths(run)[1], min(size.n, run.domains.max_fit)
     averaged = 0
     if run.trains and run.domains.smoothed:  # components, as they are and averaged twice, beside the latents
-        averaged = run.preprocess.n_components
+        averaged = run.preprocess.n_pcs
         d += averaged
     c = min(run.domains.n_components or d, d)
     ram = machine.base + 122 * MIB + fit * (4 * d + 8 * (3 * c + d)) + 65_536 * 8 * (d + c) + 100 * size.n
