@@ -105,8 +105,9 @@ def summary(cases: list[dict[str, Any]]) -> dict[str, Any]:
         rank = {}
         for key in ("seeds", "halves", "gain", "chaos", "pas", "ilisi"):
             known = [(c["measures"], g) for c, g in zip(rows, gaps, strict=True) if c["measures"][0][key] is not None]
-            if len(known) > 2:
-                rank[key] = float(spearmanr([m[0][key] - m[1][key] for m, _ in known], [g for _, g in known])[0])
+            gaps_of = [m[0][key] - m[1][key] for m, _ in known]
+            if len(known) > 2 and len(set(gaps_of)) > 1:
+                rank[key] = float(spearmanr(gaps_of, [g for _, g in known])[0])
         out[pair] = {
             "cases": len(rows),
             "agree": sum(c["agrees"] for c in rows),
