@@ -10,7 +10,7 @@ from stscale.analysis.card import FIT_SPOTS, SPLITS, Measures, Sample, measure, 
 from stscale.analysis.estimate import estimate_k, resampled
 from stscale.analysis.metrics_spatial import chaos, pas
 from stscale.analysis.mixture import fit_mixture
-from stscale.analysis.verdict import ROUGHER, STEADIER, judge
+from stscale.analysis.verdict import ROUGHER, STEADIER, TELLS_LESS, judge
 from stscale.errors import InputError
 
 SIDE = 40
@@ -137,7 +137,8 @@ FLOOR = Measures(seeds=0.6, halves=0.5, log_likelihood=-1, bic=2, gain=1.0, chao
         ({}, "not better", "agree on its domains 0.55"),
         ({"seeds": 0.6 + 2 * STEADIER + 1e-6, "gain": 1.1}, "better", "0.60"),
         ({"seeds": 0.6 + 2 * STEADIER - 1e-6, "gain": 1.1}, "not better", "agree on its domains"),
-        ({"seeds": 0.9, "gain": 1.0}, "not better", "tell no more of spots left out"),
+        ({"seeds": 0.9, "gain": 1.0 - TELLS_LESS - 1e-6}, "not better", "tell less of spots left out"),
+        ({"seeds": 0.9, "gain": 1.0 - TELLS_LESS + 1e-6}, "better", "0.70"),
         ({"seeds": 0.9, "gain": 1.1, "pas": 0.1 * (1 + ROUGHER) + 1e-6}, "not better", "rougher in space"),
         ({"seeds": 0.9, "gain": 1.1, "ilisi": 0.0}, "better", "0.70"),
         ({"halves": None}, "unknown", "too little to judge"),
