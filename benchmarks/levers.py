@@ -91,7 +91,7 @@ def embedding(given: Prepared, lever: Lever, config: "Run", seed: int, work: Pat
     parts, seconds = [], 0.0
     if lever.sees in ("learned", "both"):
         for r in range(lever.runs):
-            z, took = _learned(given, config.replace({"run": {"seed": seed + 100 * r}}), work)
+            z, took = learned(given, config.replace({"run": {"seed": seed + 100 * r}}), work)
             parts.append(_equal(z) / np.float32(lever.runs) ** 0.5)
             seconds += took
     if lever.sees in ("floor", "both"):
@@ -99,7 +99,7 @@ def embedding(given: Prepared, lever: Lever, config: "Run", seed: int, work: Pat
     return np.concatenate(parts, axis=1), seconds
 
 
-def _learned(given: Prepared, config: "Run", work: Path) -> tuple[NDArray[np.float32], float]:
+def learned(given: Prepared, config: "Run", work: Path) -> tuple[NDArray[np.float32], float]:
     """Train, or open what was trained with the same options before."""
     from stscale.options import digest
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from benchmarks.child import REPOSITORY
 from benchmarks.data import RESULTS, read_results
 from benchmarks.readme_align import align
+from benchmarks.readme_card import card, k
 from benchmarks.readme_downstream import downstream
 from benchmarks.readme_methods import methods
 from benchmarks.readme_scale import published, scale
@@ -116,6 +117,8 @@ def telescope(results: Results) -> str:
 
 SECTIONS: dict[str, Callable[[Results], str]] = {
     "quality": quality,
+    "card": card,
+    "k": k,
     "foundation": foundation,
     "telescope": telescope,
     "scale": scale,

@@ -3,7 +3,7 @@
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -96,15 +96,33 @@ def integrate(
 
 def _tell(result: "Result", display: "Display | JsonLines") -> None:
     left = f" ({result.left_out} without counts left out)" if result.left_out else ""
+    sure = "" if result.k_range is None else " (estimated; resampled tissue gives {} to {})".format(*result.k_range)
     display.done(
         [
-            f"{result.n} spots of {len(result.slices)} slices{left}, {result.k} domains",
+            f"{result.n} spots of {len(result.slices)} slices{left}, {result.k} domains{sure}",
             str(result.path / "integrated.zarr"),
             str(result.path / "report.html"),
+            *_judged(result.quality()),
         ],
         run=result.path,
         spots=result.n,
         left_out=result.left_out,
         slices=result.slices,
         domains=result.k,
+        domains_range=result.k_range,
+        verdict=(result.quality() or {}).get("verdict"),
     )
+
+
+def _judged(card: dict[str, Any] | None) -> list[str]:
+    """Return the label-free card in a line, and its verdict in another."""
+    if card is None:
+        return []
+    names = {"seeds": "seeds agree", "halves": "halves agree", "pas": "PAS", "ilisi": "iLISI"}
+    floor, parts = card["floor"] or {}, []
+    for key, name in names.items():
+        values = [f"{found[key]:.3f}" for found in (card["embedding"], floor) if found.get(key) is not None]
+        if values:
+            parts.append(f"{name} {' / '.join(values)}")
+    beside = " (this embedding / smoothed PCA)" if floor and parts else ""
+    return [*([f"without labels{beside}: {', '.join(parts)}"] if parts else []), card["sentence"]]

@@ -30,6 +30,7 @@ SAID = {
     "embed": "embedding every spot",
     "domains": "finding domains",
     "write": "writing integrated.zarr",
+    "quality": "judging the embedding without labels",
     "report": "writing report.html",
     "align": "laying slices on each other",
     "transfer": "carrying labels and genes over",

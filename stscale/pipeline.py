@@ -276,12 +276,15 @@ class _Lead:
             if not isinstance(error, Stopped):  # the next start goes on there
                 run.discard_if_new()
             raise
+        curve = run.manifest["stages"]["domains"].get("curve") or {}
         return Result(
             path=run.path,
             n=collection.n,
             left_out=collection.n - features.n,
             slices=tuple(s.name for s in collection.stores),
             k=int(labels.max()) + 1,
+            # runs finished before the range existed have none
+            k_range=(curve["low"], curve["high"]) if "low" in curve else None,
         )
 
 

@@ -1,8 +1,9 @@
 """What the commands of the Python API return."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import anndata
@@ -24,6 +25,8 @@ class Result:
         Names in the order given.
     k
         Number of domains.
+    k_range
+        Where K was estimated: the numbers that resampled tissue gives; else None.
     """
 
     path: Path
@@ -31,6 +34,12 @@ class Result:
     left_out: int
     slices: tuple[str, ...]
     k: int
+    k_range: tuple[int, int] | None = None
+
+    def quality(self) -> dict[str, Any] | None:
+        """Read `quality.json`, the label-free card; None where it was not asked for (`report.quality`)."""
+        path = self.path / "quality.json"
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
     def adata(self) -> "anndata.AnnData":
         """Read `integrated.zarr`."""

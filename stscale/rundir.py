@@ -114,6 +114,11 @@ class RunFolder:
         self.save()
         self.event("stage", stage=name, state="end", **{k: v for k, v in record.items() if k != "digest"})
 
+    def forget(self, stage: str) -> None:
+        """Take a stage off the manifest: it is no longer part of the run."""
+        if self.manifest["stages"].pop(stage, None) is not None:
+            self.save()
+
     def command(self, verb: str) -> None:
         """Note how this process was started, so that the run can be made again: manifest["commands"][verb]."""
         first, *rest = sys.argv or [""]

@@ -320,10 +320,11 @@ class Align(Section):
 
 @dataclass(frozen=True, kw_only=True)
 class Report(Section):
-    """report.html: what takes a few seconds to draw."""
+    """quality.json and report.html: what takes a few seconds."""
 
     umap: bool = option(True, "draw the latents as a UMAP; else as their first two principal components")
     markers: bool = option(True, "look for marker genes of each domain")
+    quality: bool = option(True, "judge the embedding without labels, beside the untrained floor (quality.json)")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -33,7 +33,7 @@ SMALL = {
     "sample": {"batch_size": 512},
     "train": {"steps": 6, "log_every": 3},
     "domains": {"k": 3, "n_init": 1, "n_components": 6},
-    "report": {"umap": False, "markers": False},
+    "report": {"umap": False, "markers": False, "quality": False},
     "align": {"rotations": 24, "starts": 3},
 }
 TINY = Run().replace(SMALL)

@@ -27,7 +27,7 @@ SMALL = {
     "sample": {"batch_size": 128, "tile": 16},
     "train": {"steps": 12, "checkpoint_every": 5, "log_every": 3},
     "domains": {"k": 3, "n_init": 2, "n_components": 6},
-    "report": {"umap": False, "markers": False},
+    "report": {"umap": False, "markers": False, "quality": False},
 }
 TINY = Run().replace(SMALL)
 

@@ -170,7 +170,7 @@ def test_the_command_prints_a_table_or_json(stscale_, tmp_path):
     code, out, err = stscale_("plan", *paths, "--threads", 1)
     assert (code, err) == (0, "")
     assert out.splitlines()[0].startswith("3 slices, 350 spots, 80 of 80 genes")
-    stages = ["ingest", "features", "graph", "train", "embed", "domains", "write", "report", "in all"]
+    stages = ["ingest", "features", "graph", "train", "embed", "domains", "write", "quality", "report", "in all"]
     assert [line[:10].strip() for line in out.splitlines()[3:]] == stages
     code, out, _ = stscale_("plan", *paths, "--threads", 1, "--json")
     assert code == 0

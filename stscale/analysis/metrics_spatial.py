@@ -14,7 +14,13 @@ SILHOUETTE_SPOTS = 10_000
 """Spots a silhouette is computed on, drawn by the seed; the distances are made in row blocks."""
 
 
-def chaos(xy: NDArray[np.floating], domains: ArrayLike, slice_: NDArray[np.integer] | None = None) -> float:
+def chaos(
+    xy: NDArray[np.floating],
+    domains: ArrayLike,
+    slice_: NDArray[np.integer] | None = None,
+    *,
+    rows: NDArray[np.integer] | None = None,
+) -> float:
     """Mean distance to the nearest spot of the own domain; smaller is more continuous.
 
     (1/n) Σ_domains Σ_{i in domain} min_{j ≠ i in domain} ‖x_i − x_j‖ on coordinates standardised per slice
@@ -28,6 +34,8 @@ def chaos(xy: NDArray[np.floating], domains: ArrayLike, slice_: NDArray[np.integ
         (n,); spots without one are left out.
     slice_
         (n,) slice numbers. The slices' values are averaged, weighted by their spots.
+    rows
+        Spots that the mean is over; their nearest spots are sought among all. Default: all.
 
     Raises
     ------
@@ -35,19 +43,25 @@ def chaos(xy: NDArray[np.floating], domains: ArrayLike, slice_: NDArray[np.integ
         As `pas`: lengths that differ, coordinates that are not finite, no spot with a domain.
     """
     total, n = 0.0, 0
-    for points, codes in _slices(xy, domains, slice_):
+    for points, codes, asked in _slices(xy, domains, slice_, rows):
         spread = points.std(axis=0)
         scaled = (points - points.mean(axis=0)) / np.where(spread > 0, spread, 1.0)
         order = np.argsort(codes, kind="stable")
-        for rows in np.split(order, np.flatnonzero(np.diff(codes[order])) + 1):
-            if len(rows) > 1:
-                total += float(cKDTree(scaled[rows]).query(scaled[rows], k=2)[0][:, 1].sum())
-        n += len(codes)
+        for own in np.split(order, np.flatnonzero(np.diff(codes[order])) + 1):
+            wanted = own[asked[own]]
+            if len(own) > 1 and len(wanted):
+                total += float(cKDTree(scaled[own]).query(scaled[wanted], k=2)[0][:, 1].sum())
+        n += int(asked.sum())
     return total / n
 
 
 def pas(
-    xy: NDArray[np.floating], domains: ArrayLike, slice_: NDArray[np.integer] | None = None, *, k: int = 10
+    xy: NDArray[np.floating],
+    domains: ArrayLike,
+    slice_: NDArray[np.integer] | None = None,
+    *,
+    k: int = 10,
+    rows: NDArray[np.integer] | None = None,
 ) -> float:
     """Share of abnormal spots: more than half of the k nearest spots lie in another domain.
 
@@ -57,14 +71,16 @@ def pas(
         As in `chaos`; neighbours are sought inside the slice, among spots with a domain.
     k
         Neighbours; a slice of k spots or fewer uses all others.
+    rows
+        Spots that the share is of; their neighbours are sought among all. Default: all.
     """
     abnormal, n = 0, 0
-    for points, codes in _slices(xy, domains, slice_):
-        near = min(k, len(points) - 1)
-        if near > 0:
-            index = drop_self(cKDTree(points).query(points, k=near + 1)[1].astype(np.int64))
-            abnormal += int(((codes[index] != codes[:, None]).sum(axis=1) > near / 2).sum())
-        n += len(codes)
+    for points, codes, asked in _slices(xy, domains, slice_, rows):
+        near, wanted = min(k, len(points) - 1), np.flatnonzero(asked)
+        if near > 0 and len(wanted):
+            index = drop_self(cKDTree(points).query(points[wanted], k=near + 1)[1].astype(np.int64), wanted)
+            abnormal += int(((codes[index] != codes[wanted, None]).sum(axis=1) > near / 2).sum())
+        n += len(wanted)
     return abnormal / n
 
 
@@ -105,9 +121,12 @@ def silhouette_widths(z: NDArray[np.floating], codes: NDArray[np.int64]) -> NDAr
 
 
 def _slices(
-    xy: NDArray[np.floating], domains: ArrayLike, slice_: NDArray[np.integer] | None
-) -> list[tuple[NDArray[np.float64], NDArray[np.int64]]]:
-    """Coordinates and codes of the spots that have a domain, slice by slice."""
+    xy: NDArray[np.floating],
+    domains: ArrayLike,
+    slice_: NDArray[np.integer] | None,
+    asked: NDArray[np.integer] | None = None,
+) -> list[tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.bool_]]]:
+    """Coordinates and codes of the spots that have a domain, and which are asked for, slice by slice."""
     mask, codes = labelled(domains)
     points = np.asarray(xy, np.float64)
     if points.ndim != 2 or len(points) != len(codes):
@@ -121,5 +140,10 @@ def _slices(
     if not np.isfinite(points[rows]).all():
         raise InputError("coordinates are not all finite; drop those spots")
     rows = rows[np.argsort(number[rows], kind="stable")]
+    wanted = np.ones(len(codes), dtype=bool)
+    if asked is not None:
+        wanted = np.isin(np.arange(len(codes)), asked)
+        if not wanted[rows].any():
+            raise InputError("none of the spots asked for has a domain")
     parts = np.split(rows, np.flatnonzero(np.diff(number[rows])) + 1)
-    return [(points[part], codes[part]) for part in parts]
+    return [(points[part], codes[part], wanted[part]) for part in parts]

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import cho_factor, cho_solve
+from scipy.linalg import cho_factor, cho_solve, solve_triangular
+from scipy.special import logsumexp
 
 from stscale.errors import InputError
 
@@ -68,6 +69,16 @@ class TiedMixture:
         """Return log w_c N(x; μ_c, Σ), (m, K), for rows (m, d), up to a constant of each row."""
         slope, offset = _discriminant(self.weights, self.means, self.covariance)[:2]
         return np.asarray(np.asarray(x, np.float64) @ slope.T + offset)
+
+    def log_likelihood(self, x: NDArray[np.floating]) -> Floats:
+        """Return log Σ_c w_c N(x; μ_c, Σ), (m,) nats, for rows (m, d)."""
+        factor = np.linalg.cholesky(self.covariance)
+        centre = self.weights @ self.means  # the products below would cancel far from the origin
+        means = solve_triangular(factor, (self.means - centre).T, lower=True).T
+        white = solve_triangular(factor, (np.asarray(x, np.float64) - centre).T, lower=True).T
+        score = white @ means.T + (np.log(self.weights) - 0.5 * np.sum(means**2, axis=1))
+        constant = 0.5 * x.shape[1] * np.log(2 * np.pi) + np.log(np.diag(factor)).sum()
+        return np.asarray(logsumexp(score, axis=1) - 0.5 * np.sum(white**2, axis=1) - constant)
 
     def predict(self, x: NDArray[np.floating]) -> NDArray[np.int64]:
         """Return the component (m,) int64 of highest posterior for rows (m, d)."""

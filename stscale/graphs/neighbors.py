@@ -235,15 +235,15 @@ def kmeans(
     return KMeans(centroids, nearest.index[:, 0], float(np.sum(cost if spherical else cost**2)))
 
 
-def drop_self(index: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Remove row i's own number from row i of (m, k + 1) neighbours; where absent (duplicates), the last one.
+def drop_self(index: NDArray[np.int64], number: NDArray[np.int64] | None = None) -> NDArray[np.int64]:
+    """Remove row i's own number (default i) from row i of (m, k + 1) neighbours; where absent (duplicates), the last.
 
     Returns
     -------
     NDArray
         (m, k) int64, the order kept.
     """
-    own = index == np.arange(len(index))[:, None]
+    own = index == (np.arange(len(index)) if number is None else number)[:, None]
     own[:, -1] |= ~own.any(axis=1)
     kept: NDArray[np.int64] = index[~own].reshape(len(index), -1)
     return kept

@@ -15,6 +15,7 @@ from stscale import __version__
 from stscale import config as options
 from stscale.errors import InputError
 from stscale.integrating.learn import VIEWS, Learning
+from stscale.options import digest as options_digest
 
 if TYPE_CHECKING:
     from stscale.graphs import Graph
@@ -38,6 +39,7 @@ class Integration(Learning):
         latents = self.train_and_embed(features, graphs)
         labels = self.domains(features, graph, graphs, latents)
         self.write(collection, features, latents, labels)
+        self.quality(features, graph, latents, labels)
         shutil.rmtree(self.run.file("scratch"), ignore_errors=True)
         self.report()
         return collection, features, labels
@@ -225,6 +227,29 @@ class Integration(Learning):
                 shutil.rmtree(made, ignore_errors=True) if made.is_dir() else made.unlink(missing_ok=True)
             uns = {"version": __version__, "config": options.dump(self.config, meanings=False)}
             write_integrated(path, collection, features, latents, labels, uns)
+
+    def quality(
+        self, features: "FeatureStore", graph: "Graph", latents: NDArray[Any], labels: NDArray[np.integer]
+    ) -> None:
+        """Write quality.json; no later stage depends on it but the report, which shows it."""
+        from stscale.integrating import quality
+
+        path = self.run.file(quality.FILE)
+        if not self.config.report.quality:
+            path.unlink(missing_ok=True)
+            self.run.forget("quality")
+            return
+        now = options_digest([self.digest, "quality", asdict(self.config.smooth)])
+        if self.run.finished("quality", now, path):
+            self.skip("quality")
+            return
+        self.observer({"event": "stage", "stage": "quality", "state": "start"})
+        with self.run.stage("quality", now, undoes=("report",)) as told:
+            scratch = self.run.file("scratch")
+            shutil.rmtree(scratch, ignore_errors=True)
+            found = quality.quality(features, graph, latents, labels, self.config, scratch)
+            quality.write(path, found)
+            told["verdict"] = found["verdict"]
 
     def report(self) -> None:
         """Write report.html and its figures."""

@@ -67,6 +67,7 @@ def costs(size: Size, run: Run, machine: Machine, *, steps: int, cuda: bool) -> 
         _embed(size, run, machine, cuda=cuda),
         _domains(size, run, machine),
         _write(size, run, machine),
+        *([_quality(size, run, machine)] if run.report.quality else []),
         _report(size, machine),
     ]
 
@@ -223,6 +224,14 @@ def _write(size: Size, run: Run, machine: Machine) -> Cost:
     ram = machine.base + 160 * MIB + size.n * (170 + 24 * size.columns)
     disk = size.n * (4.2 * d + 30 + 8 * size.columns)
     return Cost(stage="write", ram=ram, vram=0, disk=disk, seconds=0.3 + 2.5e-6 * size.n)
+
+
+def _quality(size: Size, run: Run, machine: Machine) -> Cost:
+    # the floor's rows, smoothed, and mixtures of a sample
+    p = run.preprocess.n_pcs
+    ram = machine.base + 170 * MIB + 0.9 * _mapped(size, p, p) + 150 * size.n
+    disk = 4 * size.n * p * (run.smooth.rounds + 1) if run.trains else 0
+    return Cost(stage="quality", ram=ram, vram=0, disk=disk, seconds=3 + 1e-5 * size.n)
 
 
 def _report(size: Size, machine: Machine) -> Cost:

@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from stscale.report.card import read_card
 from stscale.report.contents import Contents
 from stscale.report.fitted import Fitted, read_fitted
 from stscale.report.markers import Markers, find_markers
@@ -11,7 +13,7 @@ from stscale.report.mixing import Mixing, measure_mixing
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Findings:
-    """Mixing and markers; each None where it is not defined.
+    """Mixing, markers and the label-free card; each None where it is not defined.
 
     Attributes
     ----------
@@ -21,11 +23,14 @@ class Findings:
         Of two slices or more.
     markers
         Of two domains or more.
+    card
+        `quality.json`.
     """
 
     fitted: Fitted | None
     mixing: Mixing | None
     markers: Markers | None
+    card: dict[str, Any] | None = None
 
     def remarks(self) -> list[str]:
         """Return what a reader should know."""
@@ -41,7 +46,7 @@ def find(run: Path, contents: Contents) -> Findings:
     """Compute the findings of a finished run."""
     fitted = read_fitted(run)
     if fitted is None:
-        return Findings(fitted=None, mixing=None, markers=None)
+        return Findings(fitted=None, mixing=None, markers=None, card=read_card(run))
     seed = int(contents.option("run", "seed") or 0)
     # runs written before the option existed centred over all slices
     per_slice = contents.option("preprocess", "center") == "slice"
@@ -50,4 +55,5 @@ def find(run: Path, contents: Contents) -> Findings:
         mixing=measure_mixing(fitted, centred_per_slice=per_slice, seed=seed),
         # runs written before the option existed looked for them
         markers=None if contents.option("report", "markers") is False else find_markers(fitted, seed=seed),
+        card=read_card(run),
     )

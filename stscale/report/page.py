@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from stscale.report.card import card
 from stscale.report.charts import composition, estimate, losses
 from stscale.report.contents import Contents
 from stscale.report.drawing import Panel
@@ -25,6 +26,7 @@ STAGES = {
     "embed": "embedding of every spot",
     "domains": "domains",
     "write": "output",
+    "quality": "quality without labels",
     "align": "alignment",
     "transfer": "labels and genes carried over",
 }
@@ -72,6 +74,8 @@ def page(contents: Contents, findings: Findings, figures: list[Panel], laid: Lai
             notes(remarks(contents) + findings.remarks()),
         )
     ]
+    if findings.card is not None:
+        sections.append(section("quality", "Quality without labels", card(findings.card)))
     for name, title in TITLES.items():
         if name in shown:
             sections.append(section(name, title, shown[name], extra.get(name, "")))

@@ -72,7 +72,9 @@ def origin_of_k(contents: Contents) -> str:
         return "given"
     if option.get("method") == "leiden":
         return f"found by Leiden, resolution {option.get('resolution', 1.0):g}"
-    return f"estimated from {option.get('k_min', '?')} to {option.get('k_max', '?')}"
+    curve = contents.stage("domains").get("curve") or {}
+    sure = f"; resampled tissue gives {curve['low']} to {curve['high']}" if "low" in curve else ""
+    return f"estimated from {option.get('k_min', '?')} to {option.get('k_max', '?')}{sure}"
 
 
 def remarks(contents: Contents) -> list[str]:

@@ -17,7 +17,7 @@ SHORT = Run().replace(
         "run": {"threads": 1, "device": "cpu"},
         "train": {"steps": 100},
         "domains": {"k": 7, "n_init": 2},
-        "report": {"umap": False, "markers": False},
+        "report": {"umap": False, "markers": False, "quality": False},
     }
 )
 

@@ -7,7 +7,7 @@ from sklearn.metrics import adjusted_rand_score
 
 from stscale.analysis import domains as module
 from stscale.analysis.domains import cluster, cluster_per_slice
-from stscale.analysis.estimate import _choose, estimate_k
+from stscale.analysis.estimate import choose, estimate_k
 from stscale.analysis.features import Reduction
 from stscale.analysis.leiden import merge
 from stscale.analysis.smoothing import smooth_labels
@@ -87,9 +87,9 @@ def test_cluster_estimates_k_and_leiden_takes_the_resolution():
 
 def test_knee_where_the_curve_still_falls_and_cut_range_where_rows_run_out():
     k = np.arange(2, 8)
-    assert _choose(k, np.array([100.0, 60, 20, 15, 10, 5]), ceiling=7) == (4, "knee")
-    assert _choose(k, np.array([100.0, 60, 20, 30, 40, 50]), ceiling=7) == (4, "minimum")
-    assert _choose(k, np.arange(6.0), ceiling=7) == (2, "minimum")
+    assert choose(k, np.array([100.0, 60, 20, 15, 10, 5]), ceiling=7) == (4, "knee")
+    assert choose(k, np.array([100.0, 60, 20, 30, 40, 50]), ceiling=7) == (4, "minimum")
+    assert choose(k, np.arange(6.0), ceiling=7) == (2, "minimum")
     x = np.repeat(np.eye(4), 10, axis=0)
     assert estimate_k(x, k_min=2, k_max=9, starts=3, seed=0).k[-1] == 4
     with pytest.raises(InputError, match="distinct"):

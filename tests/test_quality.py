@@ -1,0 +1,133 @@
+"""quality.json of runs: what is in it, when it is made anew, and who shows it."""
+
+import json
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_pipeline import SMALL, TINY, stages, write_inputs
+
+from stscale import integrate
+from stscale.analysis.card import Sample, measure
+from stscale.graphs import load
+from stscale.rundir import read_manifest
+from stscale.slices.features import FeatureStore
+from stscale.training import pca_inputs
+
+CONFIG = TINY.replace({"report": {"quality": True}})
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory) -> list[Path]:
+    return write_inputs(tmp_path_factory.mktemp("inputs"))
+
+
+@pytest.fixture(scope="module")
+def finished(inputs, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "run"
+    integrate(inputs, out=out, config=CONFIG)
+    return out
+
+
+@pytest.fixture
+def copy(finished, tmp_path) -> Path:
+    return Path(shutil.copytree(finished, tmp_path / "copy"))
+
+
+def card(run: Path) -> dict:
+    return json.loads((run / "quality.json").read_text(encoding="utf-8"))
+
+
+def test_the_card_holds_the_embedding_and_the_floor_on_the_same_spots(finished, tmp_path):
+    found = card(finished)
+    features = FeatureStore.open(finished / "features.zarr")
+    floor = np.array(pca_inputs(features, load(finished / "graph.npz"), tmp_path, smooth=2).array)
+    sample, given = Sample.draw(features.n, seed=0), {"k": 3, "n_components": 6, "seed": 0}
+    for name, z in (("embedding", np.load(finished / "latents.npy")), ("floor", floor)):
+        expected = asdict(measure(z, features.xy(), features.slice(), sample, **given))
+        assert {key: found[name][key] for key in expected} == pytest.approx(expected)
+        assert all(value is not None for value in expected.values())
+    assert found["floor"]["rounds"] == 2
+    assert found["components"]["ilisi"] is not None
+    assert (found["method"], found["k"], found["spots"]) == ("spotscape", 3, 350)
+    assert set(found["meanings"]) == set(found["embedding"])
+    assert found["verdict"] in ("better", "not better")
+    assert read_manifest(finished)["stages"]["quality"]["verdict"] == found["verdict"]
+    assert not (finished / "scratch").exists()
+
+
+def test_the_page_shows_it_first(finished):
+    page = (finished / "report.html").read_text(encoding="utf-8")
+    assert page.index('id="summary"') < page.index('id="quality"') < page.index('id="domains"')
+    assert "the embedding is not trained again" in page
+    assert "Smoothed PCA (2 rounds)" in page
+
+
+def test_it_is_made_anew_only_when_what_it_reads_changes(copy, inputs):
+    assert set(stages(inputs, copy, CONFIG).values()) == {"reused"}
+    done = stages(inputs, copy, CONFIG.replace({"smooth": {"rounds": 1}}))
+    assert {s for s, state in done.items() if state == "start"} == {"quality", "report"}
+    assert card(copy)["floor"]["rounds"] == 1
+    before = (copy / "latents.npy").stat().st_mtime_ns
+    done = stages(inputs, copy, CONFIG.replace({"domains": {"k": 2}}))
+    assert {s for s, state in done.items() if state == "start"} == {"domains", "write", "quality", "report"}
+    assert card(copy)["k"] == 2
+    assert (copy / "latents.npy").stat().st_mtime_ns == before
+    (copy / "quality.json").unlink()
+    done = stages(inputs, copy, CONFIG.replace({"domains": {"k": 2}}))
+    assert {s for s, state in done.items() if state == "start"} == {"quality", "report"}
+
+
+def test_it_can_be_left_out(copy, inputs):
+    done = stages(inputs, copy, TINY)
+    assert "quality" not in done
+    assert done["report"] == "start"
+    assert not (copy / "quality.json").exists()
+    assert "quality" not in read_manifest(copy)["stages"]
+    assert 'id="quality"' not in (copy / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("changes", "k", "verdict"),
+    [
+        ({"domains": {"k": 1}}, 1, "unknown"),
+        ({"run": {"method": "smooth"}}, 3, "floor"),
+        ({"domains": {"per_slice": True}}, 3, "not better"),
+    ],
+    ids=["one domain", "the floor itself", "each slice alone"],
+)
+def test_what_cannot_be_compared_is_said(inputs, tmp_path, changes, k, verdict):
+    integrate(inputs[:1], out=tmp_path / "run", config=CONFIG.replace(changes))
+    found = card(tmp_path / "run")
+    assert (found["k"], found["verdict"]) == (k, verdict)
+    assert found["embedding"]["ilisi"] is None  # one slice
+    assert found["run"]["pas"] >= 0
+    assert (found["floor"] is None) == (verdict == "floor")
+    assert found["sentence"] in (tmp_path / "run" / "report.html").read_text(encoding="utf-8").replace("&#x27;", "'")
+
+
+def test_the_command_line_says_it_and_how_sure_k_is(inputs, tmp_path, stscale_):
+    settings = [
+        f"--set={section}.{name}={str(value).lower()}"
+        for section in ("preprocess", "spotscape", "sample", "train", "report")
+        for name, value in SMALL[section].items()
+        if name != "quality"
+    ]
+    words = ["integrate", *inputs, "-o", tmp_path / "run", "--threads", "1", "--device", "cpu", *settings]
+    words += ["--set=domains.n_init=2", "--set=domains.k_max=5"]
+    code, said, told = stscale_(*words)
+    assert code == 0, told
+    curve = read_manifest(tmp_path / "run")["stages"]["domains"]["curve"]
+    assert f"{curve['chosen']} domains (estimated; resampled tissue gives {curve['low']} to {curve['high']})" in said
+    found = card(tmp_path / "run")
+    seeds = " / ".join(f"{found[part]['seeds']:.3f}" for part in ("embedding", "floor"))
+    assert f"without labels (this embedding / smoothed PCA): seeds agree {seeds}" in said
+    assert said.splitlines()[-1] == found["sentence"]
+    page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    assert f"resampled tissue gives {curve['low']} to {curve['high']}" in page
+    code, said, _ = stscale_(*words, "--progress", "json")
+    done = json.loads(said.splitlines()[-1])
+    assert code == 0
+    assert (done["verdict"], done["domains_range"]) == (found["verdict"], [curve["low"], curve["high"]])
