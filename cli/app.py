@@ -6,6 +6,7 @@ import sys
 import typer
 
 from stscale.stopping import Stopped, heeded
+from stscale.verdict import CODES, verdict
 
 from . import (
     align,
@@ -22,7 +23,6 @@ from . import (
     trajectory,
     transfer,
 )
-from .verdict import CODES, verdict
 
 app = typer.Typer(
     name="stscale",
