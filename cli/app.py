@@ -19,6 +19,7 @@ from . import (
     metrics,
     plan,
     report,
+    serve,
     simulate,
     trajectory,
     transfer,
@@ -45,6 +46,7 @@ app.command()(ingest.ingest)
 app.command()(simulate.simulate)
 app.command()(metrics.metrics)
 app.command()(report.report)
+app.command()(serve.serve)
 app.command()(inspect.inspect)
 app.command()(config.config)
 

@@ -138,6 +138,7 @@ def test_files_and_functions_are_short(path):
         ["impute", "--help"],
         ["trajectory", "--help"],
         ["transfer", "--help"],
+        ["serve", "--help"],
         ["config"],
     ],
     ids=lambda a: "import" if a is None else " ".join(a),

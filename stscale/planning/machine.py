@@ -64,13 +64,20 @@ def probe(folder: Path, *, threads: int, cuda: bool, idle: bool = False) -> Mach
         threads=threads,
         base=base,
         free_ram=_allowed(memory.available) + base,
-        total_ram=_allowed(memory.total),
+        total_ram=total_memory(),
         free_disk=shutil.disk_usage(_existing(folder)).free,
         free_vram=_free_vram(idle=idle) if cuda else None,
         products=_products(),
         counts=_counts(),
         steps=_steps(),
     )
+
+
+def total_memory() -> int:
+    """Return the bytes of memory that this machine, or the container, has."""
+    import psutil
+
+    return _allowed(psutil.virtual_memory().total)
 
 
 def _load() -> None:
