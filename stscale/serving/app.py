@@ -70,7 +70,7 @@ def create_app(service: Service) -> FastAPI:
     def health() -> Health:
         if not service.dispatcher.alive():
             return JSONResponse({"detail": "no jobs are started; see the log of the service"}, 503)  # type: ignore[return-value]  # a response of its own
-        return Health()
+        return Health(token=service.settings.token is not None)
 
     return app
 

@@ -12,6 +12,9 @@ import psutil
 from stscale.serving.journal import Journal
 from stscale.serving.lock import Lock
 
+PROGRAM = (sys.executable, "-m", "stscale_cli")
+"""What does a job."""
+
 KEPT_BACK = ("STSCALE_TOKEN",)
 """Variables that no job sees."""
 
@@ -54,7 +57,7 @@ class Attempt:
         try:
             with journal.opened() as (told, errors):
                 process = subprocess.Popen(
-                    [sys.executable, "-m", "stscale_cli", *words],
+                    [*PROGRAM, *words],
                     stdin=subprocess.DEVNULL,
                     stdout=told,
                     stderr=errors,

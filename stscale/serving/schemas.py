@@ -167,6 +167,7 @@ class Health(BaseModel):
     """The service is there, and starts jobs."""
 
     status: Literal["ok"] = "ok"
+    token: bool = Field(description="Whether clients must show a token.")
 
 
 class Problem(BaseModel):
