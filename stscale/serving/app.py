@@ -16,7 +16,7 @@ from stscale.errors import InputError
 from stscale.serving.bearer import Token
 from stscale.serving.page import HEADERS, page
 from stscale.serving.refusal import ConflictError, RefusedError
-from stscale.serving.routes import jobs
+from stscale.serving.routes import jobs, problem
 from stscale.serving.schemas import Health, Problem
 from stscale.serving.service import Service
 
@@ -31,9 +31,9 @@ ABOUT = (
     "one line that says what was found, what was expected and what to do."
 )
 REFUSALS: dict[int | str, dict[str, Any]] = {
-    401: {"model": Problem, "description": "The token is missing or wrong."},
+    401: problem("The token is missing or wrong."),
     413: {"description": "The body is too large.", "content": {"text/plain": {"schema": {"type": "string"}}}},
-    422: {"model": Problem, "description": "The request cannot be understood, or not be done here."},
+    422: problem("The request cannot be understood, or not be done here."),
 }
 
 

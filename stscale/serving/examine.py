@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from stscale.config import Run, load
-from stscale.rundir import check_place, read_manifest
+from stscale.rundir import read_manifest
 from stscale.verdict import verdict
 
 
@@ -46,7 +46,6 @@ def examine(order: dict[str, Any]) -> dict[str, float | None]:
 def _integration(slices: Sequence[Path], out: Path, config: Run, *, align: bool) -> dict[str, float | None]:
     from stscale.pipeline import check_unaligned, plan
 
-    check_place(out)
     if align:
         check_unaligned(list(slices), config)
     found = plan(slices, out=out, config=config, idle=True).record()

@@ -14,13 +14,15 @@ def gpus() -> list[str]:
 
     Counted in a process of its own: torch and the driver would stay with the service.
     """
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if named == "":
+        return []
     done = subprocess.run([sys.executable, "-c", COUNT], capture_output=True, text=True, check=False)
     lines = done.stdout.split()
     if done.returncode or not lines:
         raise RuntimeError(f"GPUs could not be counted: {done.stderr.strip()[-300:]}")
     count = int(lines[-1])
-    named = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return [str(k) for k in range(count)] if not named else [name.strip() for name in named.split(",")][:count]
+    return [str(k) for k in range(count)] if named is None else [name.strip() for name in named.split(",")][:count]
 
 
 def devices(workers: int | None) -> tuple[str | None, ...]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from stscale.config import Run, check_own, load, over, parse
 from stscale.errors import InputError
-from stscale.rundir import read_manifest
+from stscale.rundir import check_place, read_manifest
 from stscale.serving.places import Places
 from stscale.serving.schemas import Submission
 
@@ -75,6 +75,8 @@ class Order:
             if not submission.slices:
                 raise InputError("no slices given: name at least one .zarr, .h5ad or 10x Visium folder")
             out = places.out(submission.out or name)
+            if submission.command != "map":  # which has a folder of another kind
+                check_place(out)
         else:
             out = run
         slices = tuple(path for given in submission.slices for path in places.inputs(given))

@@ -38,10 +38,10 @@ class Places:
         InputError
             When nothing is there, or it lies elsewhere.
         """
-        roots = [*self.slices, self.runs]
+        roots, plain = [*self.slices, self.runs], _plain(given)
         for root in roots:
             try:
-                found = matched([root / _plain(given)])
+                found = matched([root / plain])
             except InputError:
                 continue
             if all(path.exists() for path in found):

@@ -19,8 +19,16 @@ LARGEST = 2**53 - 1
 
 jobs = APIRouter(tags=["jobs"])
 
-NONE: dict[int | str, dict[str, Any]] = {404: {"model": Problem, "description": "There is no such job or file."}}
-CLASH: dict[int | str, dict[str, Any]] = {409: {"model": Problem, "description": "It does not fit the job's state."}}
+
+def problem(description: str) -> dict[str, Any]:
+    """Describe a refusal: JSON whatever the route's own answers are."""
+    schema = {"$ref": f"#/components/schemas/{Problem.__name__}"}
+    return {"description": description, "content": {"application/json": {"schema": schema}}}
+
+
+NONE: dict[int | str, dict[str, Any]] = {404: problem("There is no such job or file.")}
+UNREAD: dict[int | str, dict[str, Any]] = {400: problem("The body is no text.")}
+CLASH: dict[int | str, dict[str, Any]] = {409: problem("It does not fit the state of a job.")}
 FILE: dict[int | str, dict[str, Any]] = {
     206: {"description": "The part that was asked for."},
     416: {"description": "There is no such part.", "content": {"text/plain": {"schema": {"type": "string"}}}},
@@ -59,7 +67,7 @@ def machine(service: Asked) -> Machine:
     return service.machine()
 
 
-@jobs.post("/jobs", status_code=201, summary="Submit a job", responses=CLASH)
+@jobs.post("/jobs", status_code=201, summary="Submit a job", responses={**CLASH, **UNREAD})
 def submit(service: Asked, submission: Submission, response: Response) -> Job:
     """Check a submission as the command line would, plan its memory, and queue it.
 

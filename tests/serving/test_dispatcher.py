@@ -109,8 +109,9 @@ def test_a_killed_job_that_then_works(folder):
     with served(Service(settings(folder, devices=(None,)), examine=planned(1))) as client:
         submit(client, 0)
         process = int(until(lambda: starts(folder, 0))[0][0])
+        os.kill(process, signal.SIGKILL)
+        until(lambda: len(starts(folder, 0)) == 2)
         say(folder, 0, "go")
-        os.kill(process, signal.SIGKILL) if state(client, 1) == "running" else None
         until(lambda: state(client, 1) == "done")
 
 
