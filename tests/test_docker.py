@@ -174,15 +174,24 @@ def test_the_commands_are_known_options():
     """A typo in an option would be found by the cluster at night."""
     words = [job()["spec"]["template"]["spec"]["containers"][0]["args"]]
     words += [s["command"] for s in compose()["services"].values() if "command" in s]
-    assert len(words) == 3
-    done = subprocess.run(
-        [sys.executable, "-m", "stscale_cli", "integrate", "--help"],
-        capture_output=True,
-        text=True,
-        check=True,
-        cwd=ROOT,
-    )
-    known = set(re.findall(r"--[a-z-]+", done.stdout))
+    assert sorted(arguments[0] for arguments in words) == ["integrate", "integrate", "integrate", "serve"]
+    known = {}
+    for verb in ("integrate", "serve"):
+        line = [sys.executable, "-m", "stscale_cli", verb, "--help"]
+        done = subprocess.run(line, capture_output=True, text=True, check=True, cwd=ROOT)
+        known[verb] = set(re.findall(r"--[a-z-]+", done.stdout))
     for arguments in words:
-        assert arguments[0] == "integrate"
-        assert {a for a in arguments if a.startswith("--")} <= known, json.dumps(arguments)
+        assert {a for a in arguments if a.startswith("--")} <= known[arguments[0]], json.dumps(arguments)
+
+
+def test_the_service_answers_where_the_image_says_and_asks_for_a_token():
+    """Nothing is published beyond this machine, and no token is written down."""
+    told = compose()["services"]["serve"]
+    recipe = (DOCKER / "Dockerfile").read_text(encoding="utf-8")
+    (exposed,) = re.findall(r"^EXPOSE (\d+)$", recipe, flags=re.MULTILINE)
+    assert told["command"][told["command"].index("--port") + 1] == exposed
+    (published,) = told["ports"]
+    assert published.startswith("127.0.0.1:")
+    assert published.endswith(f":{exposed}")
+    assert told["environment"] == {"STSCALE_TOKEN": "${STSCALE_TOKEN:-}"}
+    assert ",serve]" in recipe
