@@ -44,7 +44,12 @@ class Examiner:
         with self._one, tempfile.TemporaryDirectory(dir=self.settings.state) as folder:
             toml = Path(folder) / "config.toml"
             toml.write_text(order.toml, encoding="utf-8")
-            told = self._asked(order, toml)
+            try:
+                told = self._asked(order, toml)
+            except subprocess.TimeoutExpired:
+                raise RefusedError(
+                    f"planning took more than {PATIENCE:.0f} s; is the disk of the slices slow?"
+                ) from None
         if "error" in told:
             if told["code"] != 2:
                 raise RuntimeError(told["error"])

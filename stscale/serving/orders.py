@@ -99,8 +99,9 @@ class Order:
         if s.command == "map":
             return [*words, "--seed", str(c.seed), *(["--restat"] if s.restat else [])]
         words += ["--config", str(config)]
-        words += [word for column in s.transfer_labels for word in ("--transfer-labels", column)]
-        return [*words, *(["--transfer-genes", ",".join(s.transfer_genes)] if s.transfer_genes else [])]
+        # in one word: what a client names is never an option of its own
+        words += [f"--transfer-labels={column}" for column in s.transfer_labels]
+        return [*words, *([f"--transfer-genes={','.join(s.transfer_genes)}"] if s.transfer_genes else [])]
 
     @property
     def reads(self) -> list[str]:
