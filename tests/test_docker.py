@@ -144,6 +144,9 @@ def test_what_is_copied_is_in_the_context_and_enough_for_a_wheel(steps, tmp_path
     places = {name: told["package-dir"].get(name, name.replace(".", "/")) for name in told["packages"]}
     assert all((work / place / "__init__.py").exists() for place in places.values())
     assert not fnmatch.filter([p.name for p in work.rglob("*")], "__pycache__")
+    there = [p for p in (work / "stscale").rglob("*") if p.is_file() and p.suffix not in (".py", ".pyc")]
+    named = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]["package-data"]
+    assert sorted(str(p.relative_to(work / "stscale")) for p in there) == sorted(named["stscale"])
     shutil.rmtree(work)
 
 
