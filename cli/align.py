@@ -5,17 +5,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stscale.config import Run, load
+from stscale.config import Run, check_own, load
 from stscale.errors import InputError
+from stscale.inputs import matched
 
-from .options import Debug, Progress, Progressing, Quiet, Seed, Setting, Threads, configured, matched
+from .options import Debug, Progress, Progressing, Quiet, Seed, Setting, Threads, configured
 
 if TYPE_CHECKING:
     from stscale.alignment import Alignment, PairRecord
-
-OWN = ("align", "seed", "threads")
-"""Options that an alignment reads."""
-
 
 Inputs = Annotated[list[Path], typer.Argument(help="A finished run folder; or slices, integrated first.")]
 Out = Annotated[Path | None, typer.Option("--out", "-o", help="Run folder of slices; a run needs none.")]
@@ -81,7 +78,7 @@ def align(
         base = base.replace({"align": {"z": None, "spacing": None}})
     run = configured(config, None, settings, {"run": {"seed": seed, "threads": threads}, "align": given}, base=base)
     if single:
-        _check_own(run, base)
+        check_own(run, base)
     from stscale.pipeline import align as align_slices
 
     from .progress import watching
@@ -130,14 +127,3 @@ def _numbers(text: str) -> list[float]:
         return [float(part) for part in text.split(",")]
     except ValueError:
         raise InputError(f"--z {text!r}: expected a number for each slice, as 0,10,20") from None
-
-
-def _check_own(run: Run, base: Run) -> None:
-    """Refuse options that a finished run would not heed."""
-    from dataclasses import fields
-
-    for field in fields(run):
-        if field.name not in OWN and getattr(run, field.name) != getattr(base, field.name):
-            raise InputError(
-                f"[{field.name}] of a finished run cannot be changed by align; integrate again with that option"
-            )

@@ -6,6 +6,7 @@ import sys
 import typer
 
 from stscale.stopping import Stopped, heeded
+from stscale.verdict import CODES, verdict
 
 from . import (
     align,
@@ -18,11 +19,11 @@ from . import (
     metrics,
     plan,
     report,
+    serve,
     simulate,
     trajectory,
     transfer,
 )
-from .verdict import CODES, verdict
 
 app = typer.Typer(
     name="stscale",
@@ -45,6 +46,7 @@ app.command()(ingest.ingest)
 app.command()(simulate.simulate)
 app.command()(metrics.metrics)
 app.command()(report.report)
+app.command()(serve.serve)
 app.command()(inspect.inspect)
 app.command()(config.config)
 

@@ -6,8 +6,9 @@ from typing import Annotated
 import typer
 
 from stscale.errors import InputError
+from stscale.inputs import matched
 
-from .options import Debug, Quiet, matched
+from .options import Debug, Quiet
 
 
 def ingest(

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from stscale.inputs import matched
+
 from .options import (
     Debug,
     MaxRam,
@@ -19,7 +21,6 @@ from .options import (
     Setting,
     Threads,
     configured,
-    matched,
 )
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ import time
 from types import TracebackType
 from typing import Any
 
-from .verdict import verdict
+from stscale.verdict import verdict
 
 
 class JsonLines:

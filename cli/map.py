@@ -1,11 +1,14 @@
 """`stscale map`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .options import Debug, Quiet, Seed, Threads
+from .options import Debug, Progress, Progressing, Quiet, Seed, Threads
+
+if TYPE_CHECKING:
+    from stscale.tasks import MapResult
 
 
 def map_(
@@ -17,6 +20,7 @@ def map_(
     ] = False,
     seed: Seed = None,
     threads: Threads = None,
+    progress: Progressing = Progress.auto,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
@@ -27,20 +31,28 @@ def map_(
     """
     from stscale.tasks import map_slices
 
-    from .progress import Display
+    from .progress import watching
 
-    with Display(quiet=quiet) as display:
+    with watching(progress, quiet=quiet) as display:
         result = map_slices(run, slices, out=out, restat=restat, seed=seed or 0, threads=threads or 0, observer=display)
-    if quiet:
-        return
+    display.done(
+        _said(result),
+        run=result.path,
+        slices=[found.name for found in result.slices],
+        verdicts=[found.verdict.verdict for found in result.slices],
+    )
+
+
+def _said(result: "MapResult") -> list[str]:
+    lines = []
     for found in result.slices:
         v = found.verdict
         left = f" ({found.left_out} without counts left out)" if found.left_out else ""
-        typer.echo(
+        lines.append(
             f"{found.name}: {v.verdict}; {found.spots} spots{left}, {found.genes_shared} of {found.genes_run} genes, "
             f"{len(found.domains)} domains, median confidence {v.confidence:.2f}, {v.outside:.0%} outside, "
             f"{found.seconds:.1f} s"
         )
         for reason in v.reasons:
-            typer.echo(f"  {reason}; integrate it with the other slices instead")
-    typer.echo(f"{result.path / 'mapped.zarr'}\n{result.path / 'mapped.json'}")
+            lines.append(f"  {reason}; integrate it with the other slices instead")
+    return [*lines, str(result.path / "mapped.zarr"), str(result.path / "mapped.json")]

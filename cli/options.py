@@ -1,6 +1,5 @@
 """Options that several commands share, and how they become a configuration."""
 
-import glob
 import tomllib
 from enum import StrEnum
 from pathlib import Path
@@ -71,26 +70,6 @@ def configured(
         run = run.replace(parsed_setting(text))
     kept = {s: {k: v for k, v in values.items() if v is not None} for s, values in given.items()}
     return run.replace({s: values for s, values in kept.items() if values})
-
-
-def matched(paths: list[Path]) -> list[Path]:
-    """Replace patterns (`*`, `?`, `[…]`) by what they match, sorted: where no shell does so, as in a container.
-
-    Raises
-    ------
-    InputError
-        When a pattern matches nothing.
-    """
-    found = []
-    for path in paths:
-        if path.exists() or not glob.has_magic(str(path)):
-            found.append(path)
-            continue
-        some = sorted(map(Path, glob.glob(str(path))))  # noqa: PTH207  # pathlib has no pattern with a folder of its own
-        if not some:
-            raise InputError(f"nothing matches {path}")
-        found += some
-    return found
 
 
 def parsed_setting(text: str) -> dict[str, dict[str, Any]]:

@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .options import Debug, MaxRam, MaxVram, MethodName, Setting, Threads, configured, matched
+from stscale.inputs import matched
+
+from .options import Debug, MaxRam, MaxVram, MethodName, Setting, Threads, configured
 
 if TYPE_CHECKING:
     from stscale.planning import Plan
@@ -25,6 +27,9 @@ def plan(
     genes: Annotated[str | None, typer.Option("--genes", help="Vocabulary: intersection or union.")] = None,
     device: Annotated[str | None, typer.Option("--device", help="auto, cpu or cuda.")] = None,
     threads: Threads = None,
+    idle: Annotated[
+        bool, typer.Option("--idle", help="Count GPU memory that other processes hold as free: for a later start.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
     debug: Debug = False,
 ) -> None:
@@ -46,7 +51,7 @@ def plan(
     )
     from stscale.pipeline import plan as plan_slices
 
-    found = plan_slices(matched(slices), out=out, config=run)
+    found = plan_slices(matched(slices), out=out, config=run, idle=idle)
     typer.echo(json.dumps(found.record(), indent=2) if as_json else "\n".join(told(found)))
 
 

@@ -44,14 +44,20 @@ __all__ = [
     "Stmfg",
     "Train",
     "Views",
+    "check_own",
     "dump",
     "dump_section",
     "load",
+    "over",
+    "parse",
     "preset",
 ]
 
 STEPS = {"spotscape": 300, "mhal": 60, "stmfg": 60}
 """Optimiser steps of each method that trains, where `train.steps` is not given."""
+
+OWN = ("align", "seed", "threads")
+"""Options that the alignment of a finished run reads."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,7 +213,7 @@ def preset(name: str) -> Run:
     InputError
         When there is no such preset.
     """
-    if name not in PRESETS:
+    if not isinstance(name, str) or name not in PRESETS:
         raise InputError(f"no preset {name!r}; known: {', '.join(PRESETS)}")
     return Run().replace(PRESETS[name])
 
@@ -221,16 +227,73 @@ def load(path: Path, base: Run | None = None) -> Run:
         When the file is missing, is not TOML, or names something unknown.
     """
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
         raise InputError(f"{path} is not TOML: {error}") from error
-    start = preset(values.pop("preset")) if "preset" in values else (base or Run())
-    loose = [k for k, v in values.items() if not isinstance(v, dict)]
+    return over(parse(text, str(path)), str(path), base)
+
+
+def parse(text: str, where: str) -> dict[str, Any]:
+    """Read TOML; `where` names it in the error.
+
+    Raises
+    ------
+    InputError
+        When it is not TOML.
+    """
+    try:
+        return tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise InputError(f"{where} is not TOML: {error}") from error
+
+
+def over(values: dict[str, Any], where: str, base: Run | None = None) -> Run:
+    """Lay tables of options over `base` (default: all defaults), or over the preset that they name.
+
+    Parameters
+    ----------
+    values
+        {table: {option: value}}, and perhaps "preset".
+    where
+        Where they were given, for the error.
+    base
+        What they change.
+
+    Raises
+    ------
+    InputError
+        When they name something unknown, or a value does not fit.
+    """
+    tables = {k: v for k, v in values.items() if k != "preset"}
+    start = preset(values["preset"]) if "preset" in values else (base or Run())
+    loose = [k for k, v in tables.items() if not isinstance(v, dict)]
     if loose:
-        raise InputError(f"{path}: option {loose[0]!r} stands outside a table; put it under [run]")
-    return start.replace(values)
+        raise InputError(f"{where}: option {loose[0]!r} stands outside a table; put it under [run]")
+    return start.replace(tables)
+
+
+def check_own(run: Run, base: Run) -> None:
+    """Refuse options that the alignment of a finished run would not heed.
+
+    Parameters
+    ----------
+    run
+        What was asked for.
+    base
+        The options of the finished run.
+
+    Raises
+    ------
+    InputError
+        Naming the first table that differs and is not the alignment's.
+    """
+    for field in dataclasses.fields(run):
+        if field.name not in OWN and getattr(run, field.name) != getattr(base, field.name):
+            raise InputError(
+                f"[{field.name}] of a finished run cannot be changed by align; integrate again with that option"
+            )
 
 
 def dump(run: Run, *, meanings: bool = True) -> str:

@@ -1,5 +1,6 @@
 """What is given as slices: paths that exist, each once."""
 
+import glob
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,3 +25,23 @@ def check_inputs(slices: Sequence[str | Path]) -> list[Path]:
         twice = next(p for p in paths if sum(q.resolve() == p.resolve() for q in paths) > 1)
         raise InputError(f"{twice} is given more than once")
     return paths
+
+
+def matched(paths: list[Path]) -> list[Path]:
+    """Replace patterns (`*`, `?`, `[…]`) by what they match, sorted: where no shell does so, as in a container.
+
+    Raises
+    ------
+    InputError
+        When a pattern matches nothing.
+    """
+    found = []
+    for path in paths:
+        if path.exists() or not glob.has_magic(str(path)):
+            found.append(path)
+            continue
+        some = sorted(map(Path, glob.glob(str(path))))  # noqa: PTH207  # pathlib has no pattern with a folder of its own
+        if not some:
+            raise InputError(f"nothing matches {path}")
+        found += some
+    return found

@@ -19,7 +19,7 @@ from stscale.telling import Observer
 from stscale.threads import available_cores, local_ranks, set_threads
 
 if TYPE_CHECKING:
-    from stscale.alignment import PairList
+    from stscale.alignment import PairList, RunSlices
     from stscale.planning import Plan
 
 
@@ -132,13 +132,19 @@ def align(
         if out is None:
             raise InputError("slices are integrated before they are aligned; give a folder for the run with -o")
         run = Path(out)
-        _check_unaligned(paths, config or Run())
+        check_unaligned(paths, config or Run())
         integrate(paths, out=run, config=config, fresh=fresh, observer=observer)
     return _align_run(run, config, tuple(transfer_labels), tuple(transfer_genes), fresh=fresh, tell=tell)
 
 
-def _check_unaligned(paths: list[Path], config: Run) -> None:
-    """Say before an integration what would stop the alignment after it."""
+def check_unaligned(paths: list[Path], config: Run) -> None:
+    """Say before an integration what would stop the alignment after it.
+
+    Raises
+    ------
+    InputError
+        Naming the slice, or what is wrong with pairs or heights.
+    """
     from stscale.slices import SliceStore, is_store, open_source
 
     names = []
@@ -168,20 +174,35 @@ def _checked_pairs(names: Sequence[str], config: Run) -> "PairList":
     return pairs
 
 
-def _align_run(
-    run: Path, config: Run | None, labels: tuple[str, ...], genes: tuple[str, ...], *, fresh: bool, tell: Observer
-) -> AlignResult:
-    from stscale.aligning import Aligning
+def check_align(
+    run: Path, config: Run, labels: Sequence[str] = (), genes: Sequence[str] = ()
+) -> "tuple[RunSlices, PairList]":
+    """Return the slices of a finished run and the pairs to align; nothing in the run is touched.
+
+    Raises
+    ------
+    InputError
+        When the run is not finished, or pairs, heights, columns or genes do not fit it.
+    """
     from stscale.aligning.transfer import check_genes, read_labels
     from stscale.alignment import RunSlices
 
     slices = RunSlices.open(run)
-    config = config or options.load(run / "config.toml")
     pairs = _checked_pairs(slices.names, config)
     for column in labels:
         read_labels(slices, column)
     if genes:
-        check_genes(run, genes)
+        check_genes(run, tuple(genes))
+    return slices, pairs
+
+
+def _align_run(
+    run: Path, config: Run | None, labels: tuple[str, ...], genes: tuple[str, ...], *, fresh: bool, tell: Observer
+) -> AlignResult:
+    from stscale.aligning import Aligning
+
+    config = config or options.load(run / "config.toml")
+    slices, pairs = check_align(run, config, labels, genes)
     set_threads(config.threads or _threads())
     folder = RunFolder(run)
     folder.command("align")
@@ -191,7 +212,9 @@ def _align_run(
     return AlignResult(path=run, alignment=aligning.go(labels=labels, genes=genes))
 
 
-def plan(slices: Sequence[str | Path], *, out: str | Path = ".", config: Run | None = None) -> "Plan":
+def plan(
+    slices: Sequence[str | Path], *, out: str | Path = ".", config: Run | None = None, idle: bool = False
+) -> "Plan":
     """Predict what `integrate` would take, from headers and a probe of this machine of about a second.
 
     Parameters
@@ -200,6 +223,8 @@ def plan(slices: Sequence[str | Path], *, out: str | Path = ".", config: Run | N
         As `integrate`.
     out
         Where the run would be written.
+    idle
+        Count the GPU memory that other processes hold as free, for a run that starts when they are gone.
 
     Returns
     -------
@@ -219,7 +244,7 @@ def plan(slices: Sequence[str | Path], *, out: str | Path = ".", config: Run | N
     cuda = pick_device(config.device).type == "cuda"
     threads = set_threads(config.threads or _threads())
     headers = [read_header(path) for path in check_inputs(slices)]
-    machine = probe(Path(out), threads=threads, cuda=cuda)
+    machine = probe(Path(out), threads=threads, cuda=cuda, idle=idle)
     return make_plan(headers, config, machine, cuda=cuda, folder=Path(out))
 
 

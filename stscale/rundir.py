@@ -50,11 +50,7 @@ class RunFolder:
     def __init__(self, path: Path, *, fresh: bool = False) -> None:
         self.path = path
         self.existed = path.exists()
-        if path.is_file():
-            raise InputError(f"{path} is a file; give a folder for the run with -o")
-        if self.existed and any(path.iterdir()) and not (path / MANIFEST).exists():
-            raise InputError(f"{path} is not empty and not a run of stscale; give another folder with -o")
-        check_writable(path)
+        check_place(path)
         if fresh and self.existed:
             shutil.rmtree(path)
         path.mkdir(parents=True, exist_ok=True)
@@ -154,6 +150,21 @@ class RunFolder:
         finished = self.manifest["stages"]
         if not self.existed and (not finished or (before is not None and before not in finished)):
             shutil.rmtree(self.path, ignore_errors=True)
+
+
+def check_place(path: Path) -> None:
+    """Make sure that `path` is a run folder, or can become one.
+
+    Raises
+    ------
+    InputError
+        When it holds other things than a run, or this process may not write there.
+    """
+    if path.is_file():
+        raise InputError(f"{path} is a file; give a folder for the run with -o")
+    if path.exists() and any(path.iterdir()) and not (path / MANIFEST).exists():
+        raise InputError(f"{path} is not empty and not a run of stscale; give another folder with -o")
+    check_writable(path)
 
 
 def check_writable(path: Path) -> None:

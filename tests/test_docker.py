@@ -144,6 +144,9 @@ def test_what_is_copied_is_in_the_context_and_enough_for_a_wheel(steps, tmp_path
     places = {name: told["package-dir"].get(name, name.replace(".", "/")) for name in told["packages"]}
     assert all((work / place / "__init__.py").exists() for place in places.values())
     assert not fnmatch.filter([p.name for p in work.rglob("*")], "__pycache__")
+    there = [p for p in (work / "stscale").rglob("*") if p.is_file() and p.suffix not in (".py", ".pyc")]
+    named = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]["package-data"]
+    assert sorted(str(p.relative_to(work / "stscale")) for p in there) == sorted(named["stscale"])
     shutil.rmtree(work)
 
 
@@ -174,15 +177,24 @@ def test_the_commands_are_known_options():
     """A typo in an option would be found by the cluster at night."""
     words = [job()["spec"]["template"]["spec"]["containers"][0]["args"]]
     words += [s["command"] for s in compose()["services"].values() if "command" in s]
-    assert len(words) == 3
-    done = subprocess.run(
-        [sys.executable, "-m", "stscale_cli", "integrate", "--help"],
-        capture_output=True,
-        text=True,
-        check=True,
-        cwd=ROOT,
-    )
-    known = set(re.findall(r"--[a-z-]+", done.stdout))
+    assert sorted(arguments[0] for arguments in words) == ["integrate", "integrate", "integrate", "serve"]
+    known = {}
+    for verb in ("integrate", "serve"):
+        line = [sys.executable, "-m", "stscale_cli", verb, "--help"]
+        done = subprocess.run(line, capture_output=True, text=True, check=True, cwd=ROOT)
+        known[verb] = set(re.findall(r"--[a-z-]+", done.stdout))
     for arguments in words:
-        assert arguments[0] == "integrate"
-        assert {a for a in arguments if a.startswith("--")} <= known, json.dumps(arguments)
+        assert {a for a in arguments if a.startswith("--")} <= known[arguments[0]], json.dumps(arguments)
+
+
+def test_the_service_answers_where_the_image_says_and_asks_for_a_token():
+    """Nothing is published beyond this machine, and no token is written down."""
+    told = compose()["services"]["serve"]
+    recipe = (DOCKER / "Dockerfile").read_text(encoding="utf-8")
+    (exposed,) = re.findall(r"^EXPOSE (\d+)$", recipe, flags=re.MULTILINE)
+    assert told["command"][told["command"].index("--port") + 1] == exposed
+    (published,) = told["ports"]
+    assert published.startswith("127.0.0.1:")
+    assert published.endswith(f":{exposed}")
+    assert told["environment"] == {"STSCALE_TOKEN": "${STSCALE_TOKEN:-}"}
+    assert ",serve]" in recipe

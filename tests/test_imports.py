@@ -31,6 +31,7 @@ FLOORS = {
         "stopping",
         "telling",
         "threads",
+        "verdict",
     ),
     1: ("slices", "graphs", "transport"),
     2: ("planning", "sampling", "losses"),
@@ -40,9 +41,10 @@ FLOORS = {
     6: ("output", "evaluation", "report", "results"),
     7: ("aligning", "downstream", "integrating"),
     8: ("pipeline", "tasks"),
+    9: ("serving",),
 }
 FLOOR = {room: floor for floor, rooms in FLOORS.items() for room in rooms}
-CLI = 9
+CLI = 10
 HEAVY = ("torch", "torch_geometric", "faiss", "scanpy", "anndata", "dask", "zarr", "sklearn", "matplotlib", "pandas")
 FILES = sorted([*(ROOT / "stscale").rglob("*.py"), *(ROOT / "cli").rglob("*.py")])
 
@@ -136,6 +138,7 @@ def test_files_and_functions_are_short(path):
         ["impute", "--help"],
         ["trajectory", "--help"],
         ["transfer", "--help"],
+        ["serve", "--help"],
         ["config"],
     ],
     ids=lambda a: "import" if a is None else " ".join(a),

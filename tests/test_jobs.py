@@ -126,11 +126,39 @@ def healthy(check: list[str], process: subprocess.Popen) -> None:
         time.sleep(0.2)
 
 
-@pytest.mark.slow
-def test_scheduler_worker_and_job_of_the_compose_file(slices, tmp_path):
+def test_the_service_of_the_compose_file(slices, tmp_path):
+    port = free_port()
+    places = {
+        r"^0\.0\.0\.0$": "127.0.0.1",
+        r"\b8000\b": str(port),
+        r"^/slices$": str(slices),
+        r"^/data$": str(tmp_path),
+    }
+    command, check = service("serve", places)
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "STSCALE_TOKEN": ""}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=env, cwd=ROOT, timeout=60)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: no token: set STSCALE_TOKEN")
+    env["STSCALE_TOKEN"] = "0123456789abcdef"
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env, cwd=ROOT)
+    try:
+        healthy(check, process)
+    finally:
+        process.terminate()
+        said, _ = process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert said.decode().startswith(f"http://127.0.0.1:{port} (workers: CPU; ")
+
+
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+        return probe.getsockname()[1]
+
+
+@pytest.mark.slow
+def test_scheduler_worker_and_job_of_the_compose_file(slices, tmp_path):
+    port = free_port()
     places = {
         r"\bscheduler\b(?=[:'])": "127.0.0.1",
         r"^0\.0\.0\.0$": "127.0.0.1",

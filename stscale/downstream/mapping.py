@@ -93,26 +93,11 @@ class Mapping:
 
     def __init__(self, run: Finished, *, restat: bool, seed: int, observer: Observer) -> None:
         from stscale.analysis.predictor_file import NAME, load_predictor
-        from stscale.models import METHODS
 
-        if METHODS[run.config.method].standardize(run.config):
-            raise InputError(
-                f"{run.path} was trained on inputs brought to variance 1 over its own spots, a scale that it does not "
-                f"keep; integrate with --set {run.config.method}.standardize=false to map"
-            )
+        check_mappable(run)
         if restat and not run.config.trains:
             raise InputError(
                 f"{run.path} was made by method {run.config.method!r}, which normalises nothing: leave out --restat"
-            )
-        if run.config.domains.method == "assignment":
-            raise InputError(
-                f"the domains of {run.path} are the shares of its own spots in learned prototypes: a new slice has "
-                "none of them; integrate with domains.method = 'gmm'"
-            )
-        if run.config.domains.per_slice:
-            raise InputError(
-                f"the domains of {run.path} were found in each slice alone: a new slice has none of them; integrate "
-                "with domains.per_slice = false"
             )
         self.run, self.restat, self.observer = run, restat, observer
         self.projection = Projection(run.features, run.config.preprocess)
@@ -128,7 +113,7 @@ class Mapping:
         InputError
             When a slice cannot be mapped, two have one name, or `out` holds something else.
         """
-        _check_out(out, self.run.path, paths)
+        check_out(out, self.run.path, paths)
         with atomic_path(out) as part:
             part.mkdir()
             scratch = part / "scratch"
@@ -261,8 +246,50 @@ class Mapping:
         (out / FILE).write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
 
 
-def _check_out(out: Path, run: Path, paths: list[Path]) -> None:
-    """Refuse a folder that would be lost."""
+def check_mappable(run: Finished) -> None:
+    """Make sure that the domains and inputs of a run mean something on a new slice.
+
+    Raises
+    ------
+    InputError
+        Naming the option that a run to map with needs.
+    """
+    from stscale.models import METHODS
+
+    if METHODS[run.config.method].standardize(run.config):
+        raise InputError(
+            f"{run.path} was trained on inputs brought to variance 1 over its own spots, a scale that it does not "
+            f"keep; integrate with --set {run.config.method}.standardize=false to map"
+        )
+    if run.config.domains.method == "assignment":
+        raise InputError(
+            f"the domains of {run.path} are the shares of its own spots in learned prototypes: a new slice has "
+            "none of them; integrate with domains.method = 'gmm'"
+        )
+    if run.config.domains.per_slice:
+        raise InputError(
+            f"the domains of {run.path} were found in each slice alone: a new slice has none of them; integrate "
+            "with domains.per_slice = false"
+        )
+
+
+def check_out(out: Path, run: Path, paths: list[Path]) -> None:
+    """Refuse a folder that a mapping would take the place of.
+
+    Parameters
+    ----------
+    out
+        Where the mapping goes.
+    run
+        The run folder.
+    paths
+        The new slices.
+
+    Raises
+    ------
+    InputError
+        When it is a file, holds the run or a slice, or anything but an earlier mapping.
+    """
     if out.is_file():
         raise InputError(f"{out} is a file; give a folder with -o")
     here = out.resolve()

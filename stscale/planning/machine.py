@@ -41,7 +41,7 @@ class Machine:
     steps: float
 
 
-def probe(folder: Path, *, threads: int, cuda: bool) -> Machine:
+def probe(folder: Path, *, threads: int, cuda: bool, idle: bool = False) -> Machine:
     """Measure this machine.
 
     Parameters
@@ -52,6 +52,8 @@ def probe(folder: Path, *, threads: int, cuda: bool) -> Machine:
         Threads the run may use; they are set already.
     cuda
         Whether training will use a GPU.
+    idle
+        Count the GPU memory that others hold as free.
     """
     import psutil
 
@@ -62,13 +64,20 @@ def probe(folder: Path, *, threads: int, cuda: bool) -> Machine:
         threads=threads,
         base=base,
         free_ram=_allowed(memory.available) + base,
-        total_ram=_allowed(memory.total),
+        total_ram=total_memory(),
         free_disk=shutil.disk_usage(_existing(folder)).free,
-        free_vram=_free_vram() if cuda else None,
+        free_vram=_free_vram(idle=idle) if cuda else None,
         products=_products(),
         counts=_counts(),
         steps=_steps(),
     )
+
+
+def total_memory() -> int:
+    """Return the bytes of memory that this machine, or the container, has."""
+    import psutil
+
+    return _allowed(psutil.virtual_memory().total)
 
 
 def _load() -> None:
@@ -103,11 +112,11 @@ def _existing(folder: Path) -> Path:
     return folder
 
 
-def _free_vram() -> int:
+def _free_vram(*, idle: bool) -> int:
     import torch
 
-    free, _total = torch.cuda.mem_get_info(int(os.environ.get("LOCAL_RANK", "0")))
-    return int(free)
+    free, total = torch.cuda.mem_get_info(int(os.environ.get("LOCAL_RANK", "0")))
+    return int(total if idle else free)
 
 
 def _rate(work: float, function: Callable[[], object]) -> float:
