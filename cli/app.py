@@ -10,6 +10,7 @@ from stscale.stopping import Stopped, heeded
 from . import (
     align,
     config,
+    export,
     impute,
     ingest,
     inspect,
@@ -40,6 +41,7 @@ app.command("map")(map.map_)
 app.command()(impute.impute)
 app.command()(trajectory.trajectory)
 app.command()(transfer.transfer)
+app.command()(export.export)
 app.command()(plan.plan)
 app.command()(ingest.ingest)
 app.command()(simulate.simulate)

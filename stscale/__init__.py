@@ -18,6 +18,7 @@ _LAZY = {
     "Run": "stscale.config",
     "StscaleError": "stscale.errors",
     "align": "stscale.pipeline",
+    "export": "stscale.tasks",
     "impute": "stscale.tasks",
     "ingest": "stscale.slices",
     "integrate": "stscale.pipeline",

@@ -1,4 +1,4 @@
-"""Mean and scale of what a two-view network reads: measured on a run's spots, kept with it, used again on new slices."""
+"""Mean and scale of what a two-view network reads: measured on a run, kept with it, used again on new slices."""
 
 from dataclasses import dataclass
 from pathlib import Path
