@@ -126,7 +126,7 @@ class Exporting:
     def _names(self, i: int) -> NDArray[np.str_]:
         frame = self.slices.root["obs"]
         lo, hi = self.slices.offsets[i : i + 2].tolist()
-        return np.asarray(frame[frame.attrs["_index"]][lo:hi]).astype(np.str_)
+        return np.asarray(frame[frame.attrs["_index"]][lo:hi]).astype(object).astype(np.str_)
 
     def _tell(self, path: Path, done: list[dict[str, Any]]) -> None:
         warped = self.alignment is not None and any(p.warp is not None for p in self.alignment.pairs)
