@@ -111,7 +111,7 @@ class Exporting:
 
         root, rows = self.slices.root, slice(int(self.slices.offsets[i]), int(self.slices.offsets[i + 1]))
         frame = root["obs"]
-        columns = [c for c in frame.attrs["column-order"] if c.startswith(OWN)]
+        columns = [c for c in frame.attrs["column-order"] if c.startswith(OWN) and c != keys.NAME]
         names = self._names(i).astype(object)
         obs = pd.DataFrame({c: read_elem(frame[c])[rows] for c in columns}, index=pd.Index(names))
         kept = [k for k in (keys.EMBEDDING, keys.SPATIAL, *self._frames()) if k in root["obsm"]]
@@ -126,7 +126,9 @@ class Exporting:
     def _names(self, i: int) -> NDArray[np.str_]:
         frame = self.slices.root["obs"]
         lo, hi = self.slices.offsets[i : i + 2].tolist()
-        return np.asarray(frame[frame.attrs["_index"]][lo:hi]).astype(object).astype(np.str_)
+        # where slices share names, the index names the slice too
+        held = frame[keys.NAME if keys.NAME in frame else frame.attrs["_index"]]
+        return np.asarray(held[lo:hi]).astype(object).astype(np.str_)
 
     def _tell(self, path: Path, done: list[dict[str, Any]]) -> None:
         warped = self.alignment is not None and any(p.warp is not None for p in self.alignment.pairs)
