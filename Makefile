@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint check bench bench-scale image-steps clean
+.PHONY: demo test test-scverse lint check docs bench bench-scale image-steps clean
 
 demo: $(READY)
 	rm -rf demo
@@ -15,6 +15,20 @@ demo: $(READY)
 
 test: lint
 	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest
+
+# SpatialData and squidpy, which want other versions of common packages, in an environment of their own
+test-scverse: build/scverse/.ready
+	OMP_WAIT_POLICY=PASSIVE build/scverse/bin/python -m pytest tests/test_spatialdata.py tests/test_scverse.py
+
+build/scverse/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv build/scverse
+	build/scverse/bin/python -m pip install -q -c constraints.txt -e '.[cpu,test,scverse]'
+	touch $@
+
+docs: $(READY)
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[cpu,docs]'
+	$(BIN)/python docs/build.py build/docs
+	@echo "open build/docs/index.html"
 
 lint: $(READY)
 	$(BIN)/ruff check .

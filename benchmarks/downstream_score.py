@@ -25,7 +25,10 @@ def mapped_scores(out: str, joint: str) -> dict[str, float]:
     from stscale.analysis import ari
 
     obs, whole = _obs(out, "mapped.zarr"), _obs(joint, "integrated.zarr")
-    own = whole[whole["stscale_slice"] == obs["stscale_slice"].iloc[0]].loc[obs.index]
+    own = whole[whole["stscale_slice"] == obs["stscale_slice"].iloc[0]]
+    if "stscale_name" in own:  # slices share barcodes
+        own = own.set_index("stscale_name")
+    own = own.loc[obs.index]
     domains = obs["stscale_domain"].astype(object).to_numpy()
     labels = obs["domain"].astype(object).to_numpy()
     return {"ari": ari(labels, domains), "agreement": ari(own["stscale_domain"].astype(object).to_numpy(), domains)}

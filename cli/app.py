@@ -11,6 +11,7 @@ from stscale.verdict import CODES, verdict
 from . import (
     align,
     config,
+    export,
     impute,
     ingest,
     inspect,
@@ -41,6 +42,7 @@ app.command("map")(map.map_)
 app.command()(impute.impute)
 app.command()(trajectory.trajectory)
 app.command()(transfer.transfer)
+app.command()(export.export)
 app.command()(plan.plan)
 app.command()(ingest.ingest)
 app.command()(simulate.simulate)

@@ -1,4 +1,15 @@
-"""stscale: integrate and align many slices of spatial-transcriptomics tissue, at any size."""
+"""stscale: integrate and align many slices of spatial-transcriptomics tissue, at any size.
+
+Slices on disk become a *run*, a folder that holds everything that was found; all functions take paths and give paths,
+or a small result that reads the folder. Each does what the command of the same name does, and raises `StscaleError`
+with one line where something is wrong with what it was given.
+
+- `simulate`, `ingest` make slices.
+- `integrate`, `align` make a run of slices, and lay its slices into one frame. Options are a `Run`; `preset` names
+  some.
+- `evaluate`, `write_report` score a run, and draw its page anew.
+- `map_slices`, `trajectory`, `impute`, `transfer`, `export` use a finished run.
+"""
 
 import importlib
 import os
@@ -18,6 +29,8 @@ _LAZY = {
     "Run": "stscale.config",
     "StscaleError": "stscale.errors",
     "align": "stscale.pipeline",
+    "evaluate": "stscale.evaluation",
+    "export": "stscale.tasks",
     "impute": "stscale.tasks",
     "ingest": "stscale.slices",
     "integrate": "stscale.pipeline",
@@ -26,6 +39,7 @@ _LAZY = {
     "simulate": "stscale.slices",
     "trajectory": "stscale.tasks",
     "transfer": "stscale.tasks",
+    "write_report": "stscale.report",
 }
 __all__ = ["__version__", *sorted(_LAZY)]
 

@@ -14,6 +14,7 @@ from stscale.sections import (
     Graph,
     Ingest,
     Mhal,
+    Output,
     Preprocess,
     Report,
     Sample,
@@ -34,6 +35,7 @@ __all__ = [
     "Graph",
     "Ingest",
     "Mhal",
+    "Output",
     "Preprocess",
     "Report",
     "Run",
@@ -85,6 +87,7 @@ class Run(Section):
     train: Train = Train()
     domains: Domains = Domains()
     align: Align = Align()
+    output: Output = Output()
     report: Report = Report()
 
     def check(self) -> None:
@@ -106,6 +109,10 @@ class Run(Section):
             raise InputError(
                 f"{self.method} reconstructs raw counts and log-normalised input has none; give counts, or leave that "
                 f"part out: {self.method}.without = ['zinb']"
+            )
+        if self.preprocess.lognormalized and self.output.counts:
+            raise InputError(
+                "output.counts = true, and log-normalised input has no counts; give counts, or set it false"
             )
         if self.domains.method == "assignment":
             self._check_assignment()

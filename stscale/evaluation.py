@@ -15,7 +15,7 @@ from stscale.rundir import read_manifest
 from stscale.slices import keys
 
 
-def evaluate(run: Path, labels: str | None = None) -> dict[str, dict[str, float]]:
+def evaluate(run: str | Path, labels: str | None = None) -> dict[str, dict[str, float]]:
     """Compute the metrics of a run and write them to `metrics.json`.
 
     Parameters
@@ -48,6 +48,7 @@ def evaluate(run: Path, labels: str | None = None) -> dict[str, dict[str, float]
     from stscale.config import Graph
     from stscale.graphs import spatial_graph
 
+    run = Path(run)
     if "write" not in read_manifest(run)["stages"]:
         raise InputError(f"{run} is not finished: it has no integrated.zarr yet; run the same command again")
     root = zarr.open_group(run / "integrated.zarr", mode="r")

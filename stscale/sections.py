@@ -319,6 +319,13 @@ class Align(Section):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Output(Section):
+    """integrated.zarr."""
+
+    counts: bool = option(False, "X holds the raw counts of the common genes, for tools that expect them")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Report(Section):
     """quality.json and report.html: what takes a few seconds."""
 

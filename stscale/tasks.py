@@ -223,3 +223,52 @@ def transfer(
     set_threads(threads)
     carry_over(Telling(RunFolder(run), observer or (lambda event: None)), slices, alignment, labels, genes)
     return run / "integrated.zarr"
+
+
+def export(
+    run: str | Path,
+    *,
+    out: str | Path,
+    sources: Sequence[str | Path] = (),
+    table: str = "stscale",
+    overwrite: bool = False,
+    observer: Observer | None = None,
+) -> Path:
+    """Write what a finished run found as SpatialData, one folder per slice; the run and the slices are only read.
+
+    A slice that came from SpatialData is copied with all its elements and gets a further table, which annotates what
+    its own table annotates; every other slice becomes a new folder with a circle for each spot. Of an aligned run, the
+    elements get a transformation to the coordinate system `stscale`, the common frame. Needs `stscale[spatialdata]`.
+
+    Parameters
+    ----------
+    run
+        The run folder.
+    out
+        Folder of SLICE.zarr and of export.json, which tells what was done. It appears whole or not at all.
+    sources
+        Where the slices are now, in the order of the run; default: where the run found them.
+    table
+        Name of the table: obs `stscale_domain` and other columns that the run made, obsm `X_stscale`, `spatial` and,
+        of an aligned run, `spatial_aligned` (and `spatial_3d`); no X.
+    overwrite
+        Replace an earlier export in `out`, and a table and a coordinate system of the same name in the copies.
+    observer
+        Called with each event (a dict) as it happens.
+
+    Returns
+    -------
+    Path
+        `out`.
+
+    Raises
+    ------
+    StscaleError
+        For bad input, in one line: spatialdata is not installed, a run that is not finished, slices that are gone or
+        have changed, a name that is taken.
+    """
+    from stscale.downstream.exporting import Exporting
+
+    exporting = Exporting(Path(run), table, observer or (lambda event: None))
+    exporting.go([Path(s) for s in sources], Path(out), overwrite=overwrite)
+    return Path(out)

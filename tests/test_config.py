@@ -56,7 +56,8 @@ def test_a_dump_is_commented_toml():
     networks = {"spotscape", "views", "mhal", "stmfg", "smooth"}
     assert (
         set(tables)
-        == {"run", "ingest", "preprocess", "graph", "sample", "train", "domains", "align", "report"} | networks
+        == {"run", "ingest", "preprocess", "graph", "sample", "train", "domains", "align", "output", "report"}
+        | networks
     )
     assert "# radius =" in text  # an option that is not set can still be seen
     for section in SECTIONS.values():
@@ -202,6 +203,7 @@ def test_the_digest_is_of_the_named_sections(section):
         "train": {"epochs": 9},
         "domains": {"k": 9},
         "align": {"k": 9},
+        "output": {"counts": True},
         "report": {"umap": False},
     }
     other = Run().replace({section: changes[section]})

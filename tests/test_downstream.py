@@ -182,24 +182,27 @@ def test_map_refuses_in_one_line_and_leaves_nothing(case, run, copy, slices, tmp
     assert sorted(p.name for p in tmp_path.iterdir()) == before
 
 
-@pytest.mark.parametrize("method", ["mhal", "stmfg"])
-def test_two_view_methods_map_and_impute_too(method, slices, tmp_path) -> None:
-    options = {"hidden": 16, "latent": 8, "standardize": False}
+@pytest.mark.parametrize(("method", "standardize"), [("mhal", True), ("stmfg", True), ("mhal", False)])
+def test_two_view_methods_map_and_impute_too(method, standardize, slices, tmp_path) -> None:
+    options = {"hidden": 16, "latent": 8, "standardize": standardize}
     small = {"run": {"method": method}, method: options, "train": {"steps": 3}}
-    stscale.integrate(slices[:1], out=tmp_path / "run", config=CONFIG.replace(small))
+    stscale.integrate(slices[:2], out=tmp_path / "run", config=CONFIG.replace(small))
+    assert (tmp_path / "run" / "standard.npz").is_file() == standardize
     mapped = stscale.map_slices(tmp_path / "run", slices[:1], out=tmp_path / "mapped").adata()
-    own = anndata.read_zarr(tmp_path / "run" / "integrated.zarr")
+    whole = anndata.read_zarr(tmp_path / "run" / "integrated.zarr")
+    own = whole[whole.obs["stscale_slice"] == "slice-0"]  # its own mean and scale are others than the run's
     assert np.allclose(mapped.obsm["X_stscale"], own.obsm["X_stscale"], atol=1e-4)
     assert mapped.obs["stscale_domain"].astype(str).tolist() == own.obs["stscale_domain"].astype(str).tolist()
     gene = FeatureStore.open(tmp_path / "run" / "features.zarr").genes()[:1].tolist()
     assert np.isfinite(anndata.read_zarr(stscale.impute(tmp_path / "run", gene)).X).all()
 
 
-def test_inputs_scaled_on_the_run_cannot_be_mapped(copy, slices, tmp_path) -> None:
+def test_a_run_that_kept_no_scale_cannot_map(copy, slices, tmp_path) -> None:
     text = (copy / "config.toml").read_text(encoding="utf-8")
     (copy / "config.toml").write_text(text.replace('method = "spotscape"', 'method = "mhal"'), encoding="utf-8")
-    with pytest.raises(InputError, match=r"mhal\.standardize=false to map"):
+    with pytest.raises(InputError, match=r"standard\.npz is missing.*--fresh"):
         stscale.map_slices(copy, [slices[2]], out=tmp_path / "mapped")
+    assert not (tmp_path / "mapped").exists()
 
 
 def test_assigned_domains_cannot_be_mapped(copy, slices, tmp_path) -> None:
@@ -296,7 +299,8 @@ def test_a_network_of_genes_decodes_genes(slices, tmp_path) -> None:
     found = anndata.read_zarr(stscale.impute(tmp_path / "run", genes, by="decoder"))
     assert np.isfinite(found.X).all()
     mapped = stscale.map_slices(tmp_path / "run", slices[:1], out=tmp_path / "mapped").adata()
-    own = anndata.read_zarr(tmp_path / "run" / "integrated.zarr")
+    whole = anndata.read_zarr(tmp_path / "run" / "integrated.zarr")
+    own = whole[whole.obs["stscale_slice"] == "slice-0"]  # its own mean and scale are others than the run's
     assert np.allclose(mapped.obsm["X_stscale"], own.obsm["X_stscale"], atol=1e-4)
 
 

@@ -135,6 +135,7 @@ def test_files_and_functions_are_short(path):
         ["align", "--help"],
         ["metrics", "--help"],
         ["map", "--help"],
+        ["export", "--help"],
         ["impute", "--help"],
         ["trajectory", "--help"],
         ["transfer", "--help"],

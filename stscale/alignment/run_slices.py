@@ -44,8 +44,15 @@ class RunSlices:
     root: Any
 
     @classmethod
-    def open(cls, run: Path) -> RunSlices:
+    def open(cls, run: Path, *, flat: bool = True) -> RunSlices:
         """Open a finished run.
+
+        Parameters
+        ----------
+        run
+            The run folder.
+        flat
+            Refuse coordinates in three dimensions.
 
         Raises
         ------
@@ -62,7 +69,7 @@ class RunSlices:
         group = read_elem(root[f"obs/{keys.SLICE}"])
         names = tuple(str(name) for name in group.categories)
         dims = root[f"obsm/{keys.SPATIAL}"].shape[1]  # type: ignore[union-attr]  # zarr types an item as array or group
-        if dims != 2:
+        if flat and dims != 2:
             raise InputError(
                 f"the slices of {run} have {dims} coordinates per spot; alignment works in the plane: give slices "
                 'with two columns in obsm["spatial"], and their heights with --z or --spacing'

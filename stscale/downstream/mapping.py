@@ -204,7 +204,7 @@ class Mapping:
             graphs = list(view_graphs(features.xy, features.pca, c.views, c.seed, (0, features.n)))
         else:
             graphs = [self._spatial(features)]
-        inputs = network_inputs(c, features, graphs, scratch / "inputs")
+        inputs = network_inputs(c, features, graphs, scratch / "inputs", run=self.run.path)
         method = trained(self.run.path, c, self.run.features, inputs.width, self.device)
         return embed(method, inputs, graphs, scratch / "layers", device=self.device, remeasure=self.restat).array
 
@@ -254,13 +254,6 @@ def check_mappable(run: Finished) -> None:
     InputError
         Naming the option that a run to map with needs.
     """
-    from stscale.models import METHODS
-
-    if METHODS[run.config.method].standardize(run.config):
-        raise InputError(
-            f"{run.path} was trained on inputs brought to variance 1 over its own spots, a scale that it does not "
-            f"keep; integrate with --set {run.config.method}.standardize=false to map"
-        )
     if run.config.domains.method == "assignment":
         raise InputError(
             f"the domains of {run.path} are the shares of its own spots in learned prototypes: a new slice has "

@@ -107,6 +107,7 @@ class Learning(Telling):
         with run.stage("embed", now) as found, peak_vram(device, found):
             z = embed(training.method, training.inputs, graphs, scratch, device=device, compute=self.compute)
             self._save_latents(z.array, latents)
+            self._keep_standard(scratch)
             self._save_model(training.method, now)
         return np.load(latents, mmap_mode="r")
 
@@ -141,6 +142,15 @@ class Learning(Telling):
                 out[lo : lo + ROWS] = z[lo : lo + ROWS]
                 let_go(z)
                 let_go(out)
+
+    def _keep_standard(self, scratch: Path) -> None:
+        from stscale.atomic import atomic_path
+        from stscale.training.standard import NAME
+
+        self.run.file(NAME).unlink(missing_ok=True)  # of an earlier training with other options
+        if (scratch / NAME).is_file():
+            with atomic_path(self.run.file(NAME)) as part:
+                shutil.copyfile(scratch / NAME, part)
 
     def _save_model(self, method: "Method", now: str) -> None:
         import torch

@@ -217,7 +217,8 @@ class Integration(Learning):
         from stscale.output import write_integrated
 
         path = self.run.file("integrated.zarr")
-        now = self._chain("write")
+        counts = self.config.output.counts
+        now = self._chain("write", *(["counts"] if counts else []))
         if self.run.finished("write", now, path):
             self.skip("write")
             return
@@ -226,7 +227,7 @@ class Integration(Learning):
             for made in map(self.run.file, DERIVED):
                 shutil.rmtree(made, ignore_errors=True) if made.is_dir() else made.unlink(missing_ok=True)
             uns = {"version": __version__, "config": options.dump(self.config, meanings=False)}
-            write_integrated(path, collection, features, latents, labels, uns)
+            write_integrated(path, collection, features, latents, labels, uns, counts=counts)
 
     def quality(
         self, features: "FeatureStore", graph: "Graph", latents: NDArray[Any], labels: NDArray[np.integer]

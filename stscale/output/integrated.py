@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from stscale.atomic import atomic_path
 from stscale.memory import let_go
+from stscale.output.counts import write_counts
 from stscale.slices import keys
 from stscale.slices.collection import Collection
 from stscale.slices.features import FeatureStore
@@ -34,6 +35,8 @@ def write_integrated(
     latents: NDArray[np.float32],
     labels: NDArray[np.int32],
     uns: dict[str, Any],
+    *,
+    counts: bool = False,
 ) -> None:
     """Write the AnnData that any scverse tool opens.
 
@@ -51,9 +54,12 @@ def write_integrated(
         (n_fit,) domains; a spot left out gets a missing value.
     uns
         Goes to `uns["stscale"]`.
+    counts
+        Write the raw counts of the collection's genes as X; else there is no X, and no gene in var.
     """
     names = [str(k) for k in range(int(labels.max()) + 1)]
-    write_rows(path, collection, output_rows(collection, features), latents, labels, names, uns)
+    used = np.isin(collection.genes, features.genes()) if counts else None
+    write_rows(path, collection, output_rows(collection, features), latents, labels, names, uns, counts_of=used)
 
 
 def write_rows(
@@ -66,6 +72,7 @@ def write_rows(
     uns: dict[str, Any],
     *,
     columns: dict[str, NDArray[np.float64]] | None = None,
+    counts_of: NDArray[np.bool_] | None = None,
 ) -> None:
     """Write the same AnnData of spots wherever they were embedded.
 
@@ -79,6 +86,8 @@ def write_rows(
         Of the domains, by their number.
     columns
         Further columns of obs, (m,) each; NaN for a spot left out.
+    counts_of
+        (g,) which genes of the collection the run reads; given where X holds the counts of all of them.
     """
     import zarr
     from anndata.io import write_elem
@@ -99,7 +108,9 @@ def write_rows(
         root = zarr.open_group(part, mode="w", zarr_format=3)
         root.attrs.update({"encoding-type": "anndata", "encoding-version": "0.1.0"})
         write_elem(root, "obs", obs, dataset_kwargs=PLAIN)
-        write_elem(root, "var", pd.DataFrame(index=pd.Index([], dtype=str)), dataset_kwargs=PLAIN)
+        write_elem(root, "var", _var(collection, counts_of), dataset_kwargs=PLAIN)
+        if counts_of is not None:
+            write_counts(root, collection, path.parent)
         for name in ("layers", "varm", "obsp", "varp", "obsm"):
             write_elem(root, name, {})
         write_elem(root, "uns", {"stscale": uns}, dataset_kwargs=PLAIN)
@@ -140,7 +151,19 @@ def _obs(collection: Collection) -> pd.DataFrame:
         frames.append(frame.iloc[back])
     columns = list(dict.fromkeys(c for f in frames for c in f.columns))
     index = pd.Index(np.concatenate([np.asarray(f.index, dtype=object) for f in frames]))
-    return pd.DataFrame({c: _column([f.get(c) for f in frames], frames) for c in columns}, index=index)
+    obs = pd.DataFrame({c: _column([f.get(c) for f in frames], frames) for c in columns}, index=index)
+    if not index.is_unique:
+        # barcodes come again in every slice; readers expect names of their own, as anndata.concat would make them
+        obs[keys.NAME] = index.to_numpy()
+        slices = np.repeat(np.array([s.name for s in collection.stores], dtype=object), np.diff(collection.offsets))
+        obs.index = index + "-" + slices
+    return obs
+
+
+def _var(collection: Collection, used: NDArray[np.bool_] | None) -> pd.DataFrame:
+    if used is None:
+        return pd.DataFrame(index=pd.Index([], dtype=str))
+    return pd.DataFrame({keys.USED: used}, index=pd.Index(collection.genes.astype(object)))
 
 
 def _categorical(codes: NDArray[Any], names: list[Any]) -> pd.Categorical:

@@ -12,6 +12,7 @@ from stscale.memory import KEPT
 from stscale.planning.cost_views import kept_counts, view_batch, view_step, view_weights
 from stscale.planning.headers import Size
 from stscale.planning.machine import Machine
+from stscale.slices.stream import ENTRIES
 
 MIB = 2**20
 ROWS = 8192
@@ -223,7 +224,13 @@ def _write(size: Size, run: Run, machine: Machine) -> Cost:
     d = _widths(run)[1]
     ram = machine.base + 160 * MIB + size.n * (170 + 24 * size.columns)
     disk = size.n * (4.2 * d + 30 + 8 * size.columns)
-    return Cost(stage="write", ram=ram, vram=0, disk=disk, seconds=0.3 + 2.5e-6 * size.n)
+    seconds = 0.3 + 2.5e-6 * size.n
+    if run.output.counts:
+        # compressed, and the largest slice unpacked beside it; a piece in memory is a few copies of its entries
+        disk += 2.5 * size.stored + 8 * size.stored * size.largest / max(size.n, 1)
+        ram += 64 * MIB + 32 * ENTRIES
+        seconds += COUNT_PASSES * size.stored / machine.counts
+    return Cost(stage="write", ram=ram, vram=0, disk=disk, seconds=seconds)
 
 
 def _quality(size: Size, run: Run, machine: Machine) -> Cost:

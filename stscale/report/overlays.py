@@ -168,19 +168,24 @@ def _residuals(laid: Laid, pair: LaidPair, axes: list["Axes"]) -> None:
 def _stack(laid: Laid) -> "Figure":
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(WIDTH, 0.75 * WIDTH))
-    ax: Any = figure.add_subplot(projection="3d")
+    figure = Figure(figsize=(WIDTH, 0.62 * WIDTH))
+    # a 3d panel keeps wide margins of its own
+    ax: Any = figure.add_axes((0.02, 0.02, 0.96, 0.96), projection="3d")
     colours, rng = np.array([*palette(len(laid.spots.domains)), LEFT_OUT]), np.random.default_rng(0)
     for i in range(min(len(laid.alignment.names), MAX_STACKED)):
         xy, domain = laid.aligned(i), laid.spots.domain[laid.spots.rows(i)]
         kept = np.arange(len(xy)) if len(xy) <= STACKED else rng.choice(len(xy), STACKED, replace=False)
         z = float(i if laid.alignment.z is None else laid.alignment.z[i])
-        ax.scatter(*xy[kept].T, np.full(len(kept), z), s=_marker(len(kept)), c=colours[domain[kept]], linewidths=0)
+        at, size = (*xy[kept].T, np.full(len(kept), z)), _marker(len(kept))
+        # without shades: a domain has one colour on the whole page
+        ax.scatter(*at, s=size, c=colours[domain[kept]], linewidths=0, depthshade=False)
     unit = "µm" if laid.alignment.unit == "µm" else "units"
     ax.set(xlabel=f"x, {unit}", ylabel=f"y, {unit}", zlabel="slice" if laid.alignment.z is None else f"z, {unit}")
     if laid.alignment.z is None:
         ax.zaxis.get_major_locator().set_params(integer=True)
     ax.invert_yaxis()
+    wide, deep = np.ptp(ax.get_xlim()), np.ptp(ax.get_ylim())
+    ax.set_box_aspect((wide, deep, 0.6 * max(wide, deep)), zoom=1.15)
     return figure
 
 

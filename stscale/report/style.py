@@ -29,6 +29,7 @@ p { max-width: 46rem; overflow-wrap: anywhere; }
 figure { margin: 0; }
 figure img { display: block; max-width: 100%; height: auto; background: #fff; border: 1px solid var(--line);
   border-radius: 6px; }
+.scroll + figure, .notes + figure, figure + figure { margin-top: 1.8rem; }
 figcaption { color: var(--soft); font-size: 0.92rem; margin-top: 0.55rem; max-width: 54rem; }
 .scroll { overflow-x: auto; max-width: 100%; }
 table { border-collapse: collapse; font-size: 0.92rem; font-variant-numeric: tabular-nums; }

@@ -9,7 +9,7 @@ from stscale.report.laid import read_laid
 from stscale.report.page import page, panels
 
 
-def write_report(run: Path) -> Path:
+def write_report(run: str | Path) -> Path:
     """Write `report.html` and `figures/*.png` of a finished run; both are replaced whole.
 
     Parameters
@@ -27,6 +27,7 @@ def write_report(run: Path) -> Path:
     InputError
         When the folder holds no finished run.
     """
+    run = Path(run)
     contents = read_contents(run)
     laid = read_laid(run, contents.spots)
     findings = find(run, contents)

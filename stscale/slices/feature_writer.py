@@ -49,7 +49,7 @@ class FeatureWriter:
         self._root, self._collection, self._columns = root, collection, columns
         self._lognormalized = lognormalized
         keys = ("X",) if lognormalized else ("X", "counts")
-        self._matrices = {key: _Matrix(root.create_group(key), len(columns)) for key in keys}
+        self._matrices = {key: MatrixWriter(root.create_group(key), len(columns)) for key in keys}
         # O(n) vectors, a few bytes a spot
         self._kept: list[list[NDArray[np.int64]]] = [[] for _ in collection.stores]
         self._left_out: list[list[NDArray[np.int64]]] = [[] for _ in collection.stores]
@@ -155,8 +155,16 @@ class FeatureWriter:
         array[...] = values
 
 
-class _Matrix:
-    """A CSR matrix in AnnData's encoding that grows by rows."""
+class MatrixWriter:
+    """A CSR matrix in AnnData's encoding that grows by rows.
+
+    Parameters
+    ----------
+    group
+        Empty Zarr v3 group.
+    g
+        Columns.
+    """
 
     def __init__(self, group: "zarr.Group", g: int) -> None:
         self._group, self._g = group, g
@@ -165,11 +173,13 @@ class _Matrix:
         self._lengths: list[NDArray[np.int64]] = []
 
     def append(self, rows: sparse.csr_matrix) -> None:
+        """Write the next rows, (m, g)."""
         self._data.append(rows.data)
         self._indices.append(rows.indices)
         self._lengths.append(np.diff(rows.indptr).astype(np.int64))
 
     def close(self) -> NDArray[np.int64]:
+        """Write what is known once all rows came; return the row pointers (n + 1,)."""
         self._data.close()
         self._indices.close()
         indptr = np.concatenate([[0], np.cumsum(np.concatenate(self._lengths))]).astype(np.int64)

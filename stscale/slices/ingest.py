@@ -21,7 +21,7 @@ PIECE_BYTES = 128  # memory an entry takes while its piece is read, checked and 
 BLOCK_BYTES = 64  # memory an entry takes while its bucket becomes rows
 
 
-def ingest(source: Path, out: Path, *, config: Ingest, name: str | None = None) -> SliceStore:
+def ingest(source: str | Path, out: str | Path, *, config: Ingest = Ingest(), name: str | None = None) -> SliceStore:
     """Write a slice store from any source.
 
     Parameters

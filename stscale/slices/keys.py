@@ -45,6 +45,9 @@ DOMAIN: Final = "stscale_domain"
 SLICE: Final = "stscale_slice"
 """Name of the slice a spot came from, obs, categorical."""
 
+NAME: Final = "stscale_name"
+"""Name of the spot in its slice, obs; only where slices share names, so that the index names the slice too."""
+
 CONFIDENCE: Final = "stscale_confidence"
 """Of a mapped spot, obs, float64 in (0, 1]: share of held-out training spots as far from the training latents; NaN for
 a spot without counts."""
@@ -55,6 +58,9 @@ PSEUDOTIME: Final = "stscale_pseudotime"
 TRANSFER: Final = "stscale_transfer_"
 """Start of the obs columns of labels carried over by alignment: this + column (categorical), and that + "_p". Columns
 that start so belong to the latest transfer."""
+
+USED: Final = "stscale_used"
+"""Whether the run read the gene (highly variable), var of an output with counts, bool."""
 
 GENE_IDS: Final = "gene_ids"
 """Stable gene identifiers beside the symbols, var, as scanpy names them."""

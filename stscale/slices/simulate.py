@@ -121,7 +121,14 @@ class Plan:
 
 
 def simulate(
-    out: Path, *, slices: int, spots: int, genes: int, seed: int, config: Simulate, workers: int = 1
+    out: str | Path,
+    *,
+    slices: int,
+    spots: int,
+    genes: int,
+    seed: int,
+    config: Simulate = Simulate(),
+    workers: int = 1,
 ) -> list[Path]:
     """Write a series of simulated slices and the truth about them.
 

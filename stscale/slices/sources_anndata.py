@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from stscale.errors import InputError
 from stscale.slices import keys
+from stscale.slices.regions import TABLES, Annotation, folder_of
 from stscale.slices.sources import Piece, Source
 
 if TYPE_CHECKING:
@@ -49,6 +50,23 @@ def open_h5ad(path: Path, *, name: str) -> Source:
         return _source(file, path, name, stream)
 
 
+def annotation(path: Path) -> Annotation | None:
+    """Return what the rows of a SpatialData table annotate; None for what is no such table.
+
+    Parameters
+    ----------
+    path
+        A SpatialData folder with one table, or a table inside one.
+
+    Raises
+    ------
+    InputError
+        As `open_zarr`.
+    """
+    group, root, table = _opened(path)
+    return Annotation.read(group, _frame(group, "obs", path), root, table) if table else None
+
+
 def open_zarr(path: Path, *, name: str) -> Source:
     """Open an AnnData or SpatialData folder.
 
@@ -62,29 +80,36 @@ def open_zarr(path: Path, *, name: str) -> Source:
     Raises
     ------
     InputError
-        If it is neither, has no table or several, or the table lacks ``X`` or ``obsm["spatial"]``.
+        If it is neither, has no table or several, or the table lacks ``X`` or coordinates: ``obsm["spatial"]``, or
+        elements that it annotates; or if it annotates regions that lie on each other.
     """
-    import zarr
-
-    try:
-        group = zarr.open_group(str(path), mode="r", use_consolidated=False)
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"{path} cannot be read as Zarr ({_line(error)}); is it whole?") from None
-    inside = _table(group, path)
-    if inside:
-        group = group[inside]  # type: ignore[assignment]  # a table is a group
+    group, root, table = _opened(path)
 
     def stream(entries: int) -> Iterator[Piece]:
         yield from _entries(group["X"], path, entries)
 
-    return _source(group, path, name, stream, table=inside)
+    return _source(group, path, name, stream, root=root, table=table)
+
+
+def _opened(path: Path) -> tuple[Any, Path, str]:
+    """Open an AnnData folder, or the table of a SpatialData folder; return that folder and the table inside it too."""
+    import zarr
+
+    try:
+        group: Any = zarr.open_group(str(path), mode="r", use_consolidated=False)
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"{path} cannot be read as Zarr ({_line(error)}); is it whole?") from None
+    inside = _table(group, path)
+    if inside:
+        return group[inside], path, inside
+    return group, *folder_of(path)
 
 
 def _table(group: Any, path: Path) -> str:
     """Path inside `group` of its only table; empty when the group is AnnData itself."""
     if group.attrs.get("encoding-type") == "anndata" or {"obs", "var"} <= set(group):
         return ""
-    tables = [f"{folder}/{key}" for folder in ("tables", "table") if folder in group for key in group[folder]]
+    tables = [f"{folder}/{key}" for folder in TABLES if folder in group for key in group[folder]]
     # the very old layout has the AnnData right at `table`, whose members are no tables
     tables = [key for key in tables if "obs" in group[key]]
     if not tables:
@@ -98,13 +123,17 @@ def _table(group: Any, path: Path) -> str:
     return tables[0]
 
 
-def _source(group: Any, path: Path, name: str, stream: Any, *, table: str = "") -> Source:
+def _source(group: Any, path: Path, name: str, stream: Any, *, root: Path | None = None, table: str = "") -> Source:
     if "X" not in group:
         raise InputError(f"{path} has no X; put the counts there: adata.X = adata.layers[...]")
     shape = _shape(group["X"], path)
     obs, var = _frame(group, "obs", path), _frame(group, "var", path)
     if shape != (len(obs), len(var)):
         raise InputError(f"{path} is damaged: X is {shape[0]} × {shape[1]}, obs has {len(obs)} and var {len(var)} rows")
+    told = Annotation.read(group, obs, root, table) if root is not None and table else None
+    coordinates = _spatial(group, path, told)
+    if told is not None and coordinates.ndim == 2 and len(coordinates) == len(obs) and np.isfinite(coordinates).all():
+        told.check_apart(coordinates)
     return Source(
         name=name,
         path=path,
@@ -112,7 +141,7 @@ def _source(group: Any, path: Path, name: str, stream: Any, *, table: str = "") 
         names=_text(obs),
         obs=obs,
         var=var,
-        coordinates=_spatial(group, path, table=table),
+        coordinates=coordinates,
         unit=None,
         um_per_unit=None,
         stored=shape[0] * shape[1] if _kind(group["X"]) == "dense" else int(group["X"]["data"].shape[0]),
@@ -134,18 +163,17 @@ def _text(frame: "pd.DataFrame") -> NDArray[np.str_]:
     return np.array([str(label) for label in frame.index], dtype=np.str_)
 
 
-def _spatial(group: Any, path: Path, *, table: str) -> NDArray[np.float64]:
+def _spatial(group: Any, path: Path, told: Annotation | None) -> NDArray[np.float64]:
     from anndata.io import read_elem
 
     found = list(group["obsm"]) if "obsm" in group else []
     if keys.SPATIAL not in found:
-        remedy = (
-            f'put them there: adata.obsm["spatial"] = spatialdata.get_centroids(sdata[...]).compute().values, '
-            f"for the element that {table} annotates"
-            if table
-            else 'put the coordinates there: adata.obsm["spatial"], (n, 2) or (n, 3)'
+        if told is not None:
+            return told.centroids()
+        raise InputError(
+            f'{path} has no obsm["spatial"] (found: {_listed(found)}); put the coordinates there: '
+            'adata.obsm["spatial"], (n, 2) or (n, 3)'
         )
-        raise InputError(f'{path} has no obsm["spatial"] (found: {_listed(found)}); {remedy}')
     value = read_elem(group["obsm"][keys.SPATIAL])
     try:
         return np.asarray(value, dtype=np.float64)

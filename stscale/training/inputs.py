@@ -197,7 +197,7 @@ def _row_blocks(rows: Inputs) -> list[NDArray[np.int64]]:
     return [np.arange(lo, min(lo + ROWS, rows.n)) for lo in range(0, rows.n, ROWS)]
 
 
-def propagated(inputs: DenseInputs, graphs: Sequence[Graph], path: Path, *, standardize: bool = False) -> DenseInputs:
+def propagated(inputs: DenseInputs, graphs: Sequence[Graph], path: Path) -> DenseInputs:
     """Average the inputs over each graph with GCN weights: [Â₁X ‖ Â₂X ‖ …], (n, graphs · g), block by block.
 
     The first convolution of a network is ÂXW, and ÂX does not change in training: it is computed once and exactly,
@@ -211,8 +211,6 @@ def propagated(inputs: DenseInputs, graphs: Sequence[Graph], path: Path, *, stan
         Of the same n spots.
     path
         The file of the result.
-    standardize
-        Bring each column to mean 0 and variance 1 over all spots.
     """
     from scipy.sparse import csr_matrix
 
@@ -223,19 +221,7 @@ def propagated(inputs: DenseInputs, graphs: Sequence[Graph], path: Path, *, stan
         x, shape = inputs.rows(batch.nodes), (batch.n_seeds, len(batch.nodes))
         means = [csr_matrix((r.weight, r.indices, r.indptr), shape=shape) @ x for r in batch.relations]
         out.write(lo, np.concatenate(means, axis=1))
-    if standardize:
-        _standardize(out)
     return out
-
-
-def _standardize(inputs: DenseInputs) -> None:
-    """Bring each column to mean 0 and variance 1, in place; a constant one to 0."""
-    blocks = [np.arange(lo, min(lo + ROWS, inputs.n)) for lo in range(0, inputs.n, ROWS)]
-    mean = sum(inputs.rows(block).sum(axis=0, dtype=np.float64) for block in blocks) / inputs.n
-    square = sum(np.square(inputs.rows(block) - mean).sum(axis=0) for block in blocks) / inputs.n
-    scale = 1.0 / np.sqrt(np.maximum(square, 1e-12))
-    for block in blocks:
-        inputs.write(int(block[0]), ((inputs.rows(block) - mean) * scale).astype(np.float32))
 
 
 def smoothed(inputs: DenseInputs, graph: Graph, path: Path) -> DenseInputs:

@@ -17,6 +17,7 @@ from stscale.slices.features import FeatureStore
 from stscale.training.fit import Task, fit
 from stscale.training.inputs import DenseInputs, Inputs, SparseInputs, pca_inputs, propagated, smoothed_targets
 from stscale.training.pair_draw import PairDraw
+from stscale.training.standard import NAME, Standard
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -139,7 +140,9 @@ def _unpacked(job: Job, features: FeatureStore, graphs: Sequence[Graph]) -> tupl
     return opened
 
 
-def network_inputs(config: Run, features: FeatureStore, graphs: Sequence[Graph], scratch: Path) -> Inputs:
+def network_inputs(
+    config: Run, features: FeatureStore, graphs: Sequence[Graph], scratch: Path, *, run: Path | None = None
+) -> Inputs:
     """Unpack what the network of a run reads of a feature store.
 
     Parameters
@@ -151,12 +154,24 @@ def network_inputs(config: Run, features: FeatureStore, graphs: Sequence[Graph],
     graphs
         Of its spots, those the method reads.
     scratch
-        Where the raw files go.
+        Where the raw files go, and `standard.npz` where the method standardises.
+    run
+        Folder of the run whose mean and scale are used; default: they are measured here.
+
+    Raises
+    ------
+    InputError
+        If that run did not keep them.
     """
-    if METHODS[config.method].views:
+    recipe = METHODS[config.method]
+    if recipe.views:
         components = pca_inputs(features, graphs[0], scratch, smooth=0)
-        standardize = METHODS[config.method].standardize(config)
-        return propagated(components, graphs, scratch / "propagated.f32", standardize=standardize)
+        inputs = propagated(components, graphs, scratch / "propagated.f32")
+        if recipe.standardize(config):
+            standard = Standard.measure(inputs) if run is None else Standard.load(run / NAME)
+            standard.save(scratch / NAME)
+            standard.apply(inputs)
+        return inputs
     if not config.trains:
         return pca_inputs(features, graphs[0], scratch, smooth=0)
     c = config.spotscape

@@ -25,6 +25,7 @@ from stscale.training import DenseInputs, Task, embed, fit
 from stscale.training.fit import _prepared
 from stscale.training.inputs import propagated
 from stscale.training.pair_draw import PairDraw
+from stscale.training.standard import Standard
 
 CPU = torch.device("cpu")
 OFFSETS = np.array([0, 70, 160, 205])
@@ -60,9 +61,11 @@ def task(graphs: tuple[Graph, Graph], tmp_path: Path) -> Task:
     counts = DenseInputs(tmp_path / "counts.f32", N, GENES)
     counts.array[:] = rng.poisson(rng.gamma(1.0, 2.0, GENES), size=(N, GENES))
     sampler = sampler_of(graphs)
+    inputs = propagated(components, graphs, tmp_path / "propagated.f32")
+    Standard.measure(inputs).apply(inputs)
     return Task(
         sampler=sampler,
-        inputs=propagated(components, graphs, tmp_path / "propagated.f32", standardize=True),
+        inputs=inputs,
         targets=counts,
         library=counts.array.sum(axis=1) + 3,
         group=GROUP,

@@ -81,11 +81,15 @@ def make_run(
     k: int = 4,
     left_out: int = 0,
     dims: int = 2,
+    scattered: bool = False,
     config: Run | None = None,
     curve: dict[str, Any] | None = None,
     history: list[dict[str, float]] | None = None,
 ) -> Path:
-    """Write a small run folder as the pipeline leaves it; the first spots of the second slice are left out."""
+    """Write a run folder as the pipeline leaves it; the first spots of the second slice are left out.
+
+    Domains are sectors of a slice, or have no place at all (`scattered`): no picture is harder to compress.
+    """
     rng = np.random.default_rng(0)
     config = config or replace(Run(), domains=replace(Run().domains, k=k))
     names, counts = list(sizes), list(sizes.values())
@@ -93,6 +97,7 @@ def make_run(
     xy = np.concatenate([hexagonal(c, max(1, round(c**0.5))) * 100 for c in counts])
     angle = np.concatenate([np.arange(c) / c for c in counts])
     domain = np.minimum((angle * k).astype(int), k - 1)
+    domain = rng.permutation(domain) if scattered else domain
     latent = rng.normal(size=(n, 8)).astype(np.float32) + np.eye(k, 8, dtype=np.float32)[domain] * 5
     at = counts[0] if len(counts) > 1 else 0
     domain[at : at + left_out], latent[at : at + left_out] = -1, np.nan
@@ -303,6 +308,13 @@ def test_many_spots_are_rasterised() -> None:
     assert "each pixel shows its commonest domain" not in few.caption
     assert "each pixel shows its commonest domain" in many.caption
     assert len(many.png) < 3 << 20
+
+
+def test_a_quarter_of_a_million_scattered_spots_stay_small_full_size(tmp_path: Path) -> None:
+    config = Run().replace({"domains": {"k": 20}, "report": {"umap": False}})
+    _, page = read(make_run(tmp_path, {"a": 150_000, "b": 100_000}, k=20, scattered=True, config=config))
+    assert "More than 200,000 spots: each pixel shows its commonest domain." in page.text
+    assert (tmp_path / "report.html").stat().st_size < 15_000_000
 
 
 def test_majority_by_hand() -> None:

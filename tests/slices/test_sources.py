@@ -166,7 +166,7 @@ def test_spatialdata_without_coordinates_or_table(tmp_path):
     adata = adata_of(sparse.csr_matrix(counts()))
     del adata.obsm["spatial"]
     write_zarr(root / "tables" / "cells", adata, version=3)
-    with pytest.raises(InputError, match="get_centroids"):
+    with pytest.raises(InputError, match="put the coordinates there"):
         open_source(root)
 
 

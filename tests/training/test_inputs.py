@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_matrix
 
+from stscale.errors import InputError
 from stscale.graphs.build import knn_graph
 from stscale.graphs.csr import Graph
 from stscale.training.inputs import DenseInputs, SparseInputs, pca_inputs, propagated, smoothed, smoothed_targets
+from stscale.training.standard import Standard
 
 N, P = 83, 6
 
@@ -139,13 +141,29 @@ def test_propagated_inputs_are_the_first_convolution_over_each_graph(tmp_path: P
         np.testing.assert_allclose(found.array[:, 4 * v : 4 * v + 4], expected, rtol=1e-5, atol=1e-6)
 
 
-def test_propagated_columns_can_have_variance_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stscale.training.inputs.ROWS", 17)
+def test_columns_are_brought_to_variance_one_and_new_rows_to_the_same_scale(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stscale.training.standard.ROWS", 17)
     rng = np.random.default_rng(0)
-    graphs = [knn_graph(rng.random((60, 2)), k) for k in (3, 5)]
+    given = rng.normal(size=(60, 4)) * [1, 10, 100, 0] + 30
     x = DenseInputs(tmp_path / "x", 60, 4)
-    x.array[:] = rng.normal(size=(60, 4)) * [1, 10, 100, 5] + 30
-    plain = propagated(x, graphs, tmp_path / "plain").rows(np.arange(60)).astype(np.float64)
-    found = propagated(x, graphs, tmp_path / "found", standardize=True).rows(np.arange(60))
-    centred = plain - plain.mean(axis=0)
-    np.testing.assert_allclose(found, centred / centred.std(axis=0), atol=2e-4)
+    x.array[:] = given
+    standard = Standard.measure(x)
+    standard.save(tmp_path / "standard.npz")
+    standard.apply(x)
+    expected = (given - given.mean(axis=0)) / np.where(given.std(axis=0) > 0, given.std(axis=0), 1)
+    np.testing.assert_allclose(x.array, expected, atol=2e-4)
+    new = DenseInputs(tmp_path / "new", 5, 4)
+    new.array[:] = given[7:12]
+    Standard.load(tmp_path / "standard.npz").apply(new)
+    np.testing.assert_array_equal(new.array, x.array[7:12])
+
+
+@pytest.mark.parametrize(("content", "said"), [(None, "is missing"), (b"PK broken", "is damaged"), (b"", "is damaged")])
+def test_a_lost_scale_is_told(tmp_path: Path, content: bytes | None, said: str) -> None:
+    path = tmp_path / "standard.npz"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(InputError, match=f"{said}.*--fresh"):
+        Standard.load(path)
