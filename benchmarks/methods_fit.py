@@ -66,6 +66,7 @@ def oracle(out: str, unlabelled: list[str], threads: int) -> list[dict[str, floa
     """
     import torch
 
+    from stscale.analysis.beside import beside_components
     from stscale.analysis.domains import cluster
     from stscale.analysis.metrics import ari
     from stscale.config import load
@@ -83,6 +84,7 @@ def oracle(out: str, unlabelled: list[str], threads: int) -> list[dict[str, floa
     features = FeatureStore.open(run / "features.zarr")
     paths = tuple(run / name for name in (VIEWS if METHODS[config.method].views else ("graph.npz",)))
     graphs = [load_graph(path) for path in paths]
+    spatial = load_graph(run / "graph.npz")
     given = annotation(run, features.row(), features.slice(), unlabelled)
     job = Job(
         config=config,
@@ -101,7 +103,8 @@ def oracle(out: str, unlabelled: list[str], threads: int) -> list[dict[str, floa
         content = torch.load(path, weights_only=True)
         training.method.load_state_dict(content["state"]["method"])
         z = embed(training.method, training.inputs, graphs, run / "oracle" / path.stem, device=device)
-        labels = cluster(np.array(z.array), domains, seed=config.seed).labels
+        seen = beside_components(config, features, spatial, np.array(z.array), run / "oracle" / "domains")
+        labels = cluster(seen, domains, seed=config.seed).labels
         found.append({"step": content["step"], "ari": ari(given, labels.astype(object))})
     return found
 

@@ -34,6 +34,7 @@ def targets(found: Results) -> str:
     for title, part in found.items():
         sign = "≥" if part.get("at_least") else "≤"
         measured = number(part["measured"]) if part["measured"] >= 100 else f"{part['measured']:.3g}"
-        rows.append([title, measured, f"{sign} {number(part['target'], 0 if part['target'] >= 10 else 2)}"])
+        wanted = number(part["target"]) if part["target"] >= 10 else f"{part['target']:.3g}"
+        rows.append([title, measured, f"{sign} {wanted}"])
         rows[-1].append("yes" if part["met"] else "**no**")
     return table(["target", "measured", "wanted", "met"], rows)
