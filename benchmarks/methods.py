@@ -37,8 +37,8 @@ PLAIN = {"report": {"umap": False, "markers": False, "quality": False}}
 """A report that costs next to nothing: it is not what is measured."""
 NOTES = {
     "k": "the true number of domains is given to every method",
-    "epoch": f"fixed budget, last step; oracle: the best of {CHECKPOINTS} evenly spaced checkpoints of the first seed by "
-    "the true ARI, each clustered as the last one, ten starts",
+    "epoch": f"fixed budget, last step; oracle: the best of {CHECKPOINTS} evenly spaced checkpoints of the first seed "
+    "by the true ARI, each clustered as the last one, ten starts",
     "ablations": "of the latents alone, without smoothed components beside them",
     "seconds": "of the method's own stages (graphs of views, training, embedding, domains), on one thread beside "
     "another fit; cost is measured apart",
