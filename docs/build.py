@@ -13,6 +13,7 @@ MODULES = (
     "stscale",
     "stscale.config",
     "stscale.sections",
+    "stscale.method_sections",
     "stscale.errors",
     "stscale.results",
     "stscale.alignment",

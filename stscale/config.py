@@ -7,23 +7,19 @@ from pathlib import Path
 from typing import Any, Literal
 
 from stscale.errors import InputError
+from stscale.method_sections import Mhal, Smooth, Spotscape, Stmfg, Views
 from stscale.options import Section, build, digest, option
 from stscale.sections import (
     Align,
     Domains,
     Graph,
     Ingest,
-    Mhal,
     Output,
     Preprocess,
     Report,
     Sample,
     Simulate,
-    Smooth,
-    Spotscape,
-    Stmfg,
     Train,
-    Views,
 )
 from stscale.size import bytes_of
 

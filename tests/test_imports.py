@@ -23,6 +23,7 @@ FLOORS = {
         "inputs",
         "memory",
         "meter",
+        "method_sections",
         "options",
         "ranks",
         "rundir",
