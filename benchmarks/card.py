@@ -8,6 +8,7 @@ import argparse
 import json
 import statistics
 import tempfile
+import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -123,17 +124,25 @@ def summary(cases: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def cost(work: Path) -> dict[str, float]:
-    """Return the seconds of a whole run on dlpfc_br8100, and those of its card."""
+    """Return the processor seconds of a whole run on dlpfc_br8100 with one thread, and those of its card."""
     from stscale import integrate
     from stscale.config import Run
-    from stscale.rundir import read_manifest
+
+    marks: list[tuple[str, float]] = []
+
+    def observe(event: dict[str, Any]) -> None:
+        if event["event"] == "stage":
+            marks.append((event["stage"], time.process_time()))
 
     with tempfile.TemporaryDirectory(dir=work) as folder:
         config = Run().replace({"run": {"threads": 1, "device": "cpu"}, "domains": {"k": 7}})
-        result = integrate(slice_files("dlpfc"), out=Path(folder) / "run", config=config)
-        stages = {name: stage["seconds"] for name, stage in read_manifest(result.path)["stages"].items()}
-    rest = sum(seconds for name, seconds in stages.items() if name != "quality")
-    return {"quality": stages["quality"], "rest": rest, "share": stages["quality"] / rest}
+        start = time.process_time()
+        integrate(slice_files("dlpfc"), out=Path(folder) / "run", config=config, observer=observe)
+        end = time.process_time()
+    ends = [at for _, at in marks[1:]] + [end]
+    own = sum(after - at for (stage, at), after in zip(marks, ends, strict=True) if stage == "quality")
+    rest = end - start - own
+    return {"quality": own, "rest": rest, "share": own / rest}
 
 
 def main() -> None:

@@ -37,8 +37,8 @@ def card(results: Results) -> str:
     if "cost" in results:
         cost = results["cost"]
         parts.append(
-            f"The card of dlpfc_br8100 takes {cost['quality']:.1f} s, the rest of the run {cost['rest']:.0f} s "
-            f"({cost['share']:.0%})."
+            f"The card of dlpfc_br8100 takes {cost['quality']:.1f} s of one core, the rest of the run "
+            f"{cost['rest']:.0f} s ({cost['share']:.0%})."
         )
     return "\n\n".join(parts)
 

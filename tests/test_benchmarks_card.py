@@ -48,7 +48,7 @@ def test_every_case_is_in_the_table() -> None:
     assert "| 2 of 4 | 1 | 1 | 1 | 1 |" in text
     assert "| a | learned against smoothed PCA | 0.600; 0.510 | 0.500; 0.500 |" in text
     assert "better; better (wrong)" in text
-    assert "takes 2.0 s, the rest of the run 40 s (5%)" in text
+    assert "takes 2.0 s of one core, the rest of the run 40 s (5%)" in text
 
 
 def test_error_and_range_of_k() -> None:

@@ -16,7 +16,7 @@ from stscale.config import Run, Simulate, load, preset
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = [
     *("--threads", "1", "--device", "cpu", "-k", "4"),
-    *("--set", "report.umap=false", "--set", "report.markers=false"),
+    *("--set", "report.umap=false", "--set", "report.markers=false", "--set", "report.quality=false"),
     *("--set", "train.steps=6", "--set", "spotscape.hidden=16", "--set", "spotscape.latent=8"),
     *("--set", "preprocess.n_pcs=10", "--set", "domains.n_init=1", "--set", "domains.n_components=6"),
 ]

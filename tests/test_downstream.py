@@ -23,6 +23,7 @@ SMALL = {
     "sample": {"batch_size": 512, "tile": 32},
     "train": {"steps": 30, "log_every": 10},
     "domains": {"k": 3, "n_init": 1, "n_components": 6, "smooth_rounds": 1, "spatial": 2.0},
+    "report": {"quality": False},
     "align": {"rotations": 24, "starts": 3, "refine": False},
 }
 CONFIG = Run().replace(SMALL)

@@ -30,7 +30,7 @@ OPTIONS = [
         "sample.batch_size=128",
     ),
     *("--set", "sample.tile=16", "--set", "spotscape.warmup=0.3", "--set", "preprocess.n_pcs=10"),
-    *("--set", "report.umap=false", "--set", "report.markers=false"),
+    *("--set", "report.umap=false", "--set", "report.markers=false", "--set", "report.quality=false"),
     *("--set", "domains.n_init=2", "--set", "domains.n_components=6"),
 ]
 

@@ -35,6 +35,7 @@ SETTINGS = {
     "domains.n_init": 2,
     "report.umap": "false",
     "report.markers": "false",
+    "report.quality": "false",
 }
 
 
