@@ -172,7 +172,7 @@ def test_other_slices_become_circles(exported, run) -> None:
 
 def test_slices_go_together_in_one_frame(exported) -> None:
     parts = {name: spatialdata.read_zarr(exported / f"{name}.zarr") for name in "ab"}
-    one = spatialdata.concatenate(parts, concatenate_tables=True)
+    one = spatialdata.concatenate(parts, concatenate_tables=True, merge_coordinate_systems_on_name=True)
     assert one["stscale"].n_obs == sum(p["stscale"].n_obs for p in parts.values())
     inside = {name for _, name, _ in one.filter_by_coordinate_system("stscale").gen_spatial_elements()}
     assert inside == {"circles-a", "circles-b", "he-a", "he-b"}
