@@ -338,7 +338,7 @@ VARIANTS = {
     "global": {"spotscape": {"scope": "global"}},
     "bank": {"spotscape": {"bank": 512, "pairs": "pooled"}},
     "kmeans": {"domains": {"method": "kmeans"}},
-    "leiden": {"domains": {"method": "leiden"}},
+    "leiden": {"domains": {"method": "leiden", "k": 4}},  # with 3 it finds what the mixture finds
 }
 
 
