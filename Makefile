@@ -13,8 +13,9 @@ demo: $(READY)
 	$(BIN)/stscale metrics demo/run --labels domain
 	@echo "open demo/run/report.html"
 
+# one thread a worker: two OpenMP runtimes on a busy machine cost more than a second core gives
 test: lint
-	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 
 # SpatialData and squidpy, which want other versions of common packages, in an environment of their own
 test-scverse: build/scverse/.ready
@@ -48,6 +49,7 @@ bench-scale: $(READY)
 	$(BIN)/python -m benchmarks.scale
 	$(BIN)/python -m benchmarks.published
 	$(BIN)/python -m benchmarks.align
+	$(BIN)/python -m benchmarks.methods
 	$(BIN)/python -m benchmarks.readme
 
 # the Dockerfile's steps in a virtual environment; downloads the image's packages
