@@ -30,7 +30,7 @@ def fit(
     Returns
     -------
     dict
-        seconds (of the method's own stages), steps, k.
+        seconds (of the method's own stages), steps (0: nothing is trained), k.
     """
     from stscale import Run, integrate
     from stscale.rundir import read_manifest
@@ -51,7 +51,7 @@ def fit(
     result = integrate(files, out=out, config=config, observer=keep)
     stages = read_manifest(result.path)["stages"]
     seconds = sum(stages[name]["seconds"] for name in STAGES if name in stages)
-    return {"seconds": seconds, "steps": stages["train"]["steps"], "k": result.k}
+    return {"seconds": seconds, "steps": stages.get("train", {}).get("steps", 0), "k": result.k}
 
 
 def oracle(out: str, unlabelled: list[str], threads: int) -> list[dict[str, float]]:
