@@ -1,4 +1,4 @@
-"""Spotscape, MHAL, stMFG and the untrained floor on single and joint slices, their ablations, their cost → results/methods.json.
+"""The three methods and the untrained floor: single and joint slices, ablations, cost → results/methods.json.
 
 Every fit is given the true K, never sees a label, has a fixed budget, and its last step counts. The column "oracle"
 is the best kept checkpoint by the true ARI: how this family's public code reports, and nothing a user could have.
