@@ -51,38 +51,30 @@ class Lever:
 
     title: str
     changes: dict[str, dict[str, Any]] = field(default_factory=dict)
-    sees: str = "learned"
+    sees: str = "both"
     runs: int = 1
 
 
-_NO_SPACE: dict[str, Any] = {"spatial": 0.0}
+_POTTS: dict[str, Any] = {"domains": {"spatial": 6.0}}
 _AVERAGE: dict[str, Any] = {"average": 0.4}
 _RECONSTRUCTION = {"w_telescope": 0.0, "w_scale": 0.0, "w_prototypes": 0.0}
 
 LEVERS = {
-    "default": Lever(title="learned latents, mixture without neighbours", changes={"domains": _NO_SPACE}),
-    "floor": Lever(title="floor: smoothed PCA, mixture", changes={"domains": _NO_SPACE}, sees="floor"),
-    "spatial": Lever(title="neighbours' say 6", changes={"domains": {"spatial": 6.0}}),
-    "spatial-12": Lever(title="neighbours' say 12", changes={"domains": {"spatial": 12.0}}),
-    "floor-spatial": Lever(title="floor, neighbours' say 6", changes={"domains": {"spatial": 6.0}}, sees="floor"),
-    "both": Lever(title="learned and smoothed PCA side by side", changes={"domains": _NO_SPACE}, sees="both"),
-    "both-spatial": Lever(title="both, neighbours' say 6", changes={"domains": {"spatial": 6.0}}, sees="both"),
-    "average": Lever(title="weights averaged over the last 40 %", changes={"domains": _NO_SPACE, "train": _AVERAGE}),
-    "average-spatial": Lever(
-        title="averaged weights, neighbours' say 6", changes={"domains": {"spatial": 6.0}, "train": _AVERAGE}
-    ),
+    "default": Lever(title="default: learned latents beside smoothed PCA"),
+    "learned": Lever(title="learned latents alone", sees="learned"),
+    "floor": Lever(title="floor: smoothed PCA alone", sees="floor"),
+    "still": Lever(title="default without moves of the mixture", changes={"domains": {"moves": 0}}),
+    "spatial": Lever(title="default, neighbours' say 6", changes=_POTTS),
+    "spatial-12": Lever(title="default, neighbours' say 12", changes={"domains": {"spatial": 12.0}}),
+    "floor-spatial": Lever(title="floor, neighbours' say 6", changes=_POTTS, sees="floor"),
+    "average": Lever(title="default, weights averaged over the last 40 %", changes={"train": _AVERAGE}),
     "reconstruction": Lever(
-        title="reconstruction alone: plain graph autoencoder",
-        changes={"domains": _NO_SPACE, "spotscape": _RECONSTRUCTION},
+        title="reconstruction alone (plain graph autoencoder), alone in the mixture",
+        changes={"spotscape": _RECONSTRUCTION},
+        sees="learned",
     ),
-    "consensus": Lever(title="latents of 3 trainings side by side", changes={"domains": _NO_SPACE}, runs=3),
-    "consensus-spatial": Lever(title="3 trainings, neighbours' say 6", changes={"domains": {"spatial": 6.0}}, runs=3),
-    "consensus-both-spatial": Lever(
-        title="3 trainings and smoothed PCA, neighbours' say 6",
-        changes={"domains": {"spatial": 6.0}},
-        runs=3,
-        sees="both",
-    ),
+    "consensus": Lever(title="default, latents of 3 trainings side by side", runs=3),
+    "consensus-spatial": Lever(title="3 trainings, neighbours' say 6", changes=_POTTS, runs=3),
 }
 
 

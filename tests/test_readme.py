@@ -35,7 +35,19 @@ def test_results_are_valid_json_of_a_real_run(path: Path) -> None:
 
 def test_missing_results_and_missing_markers(tmp_path: Path) -> None:
     readme = tmp_path / "README.md"
-    names = ("quality", "card", "k", "foundation", "telescope", "scale", "published", "align", "methods", "downstream")
+    names = (
+        "quality",
+        "card",
+        "k",
+        "levers",
+        "foundation",
+        "telescope",
+        "scale",
+        "published",
+        "align",
+        "methods",
+        "downstream",
+    )
     readme.write_text("\n".join(f"<!-- {n} -->\nold\n<!-- /{n} -->" for n in names), encoding="utf-8")
     where = ("--readme", str(readme), "--results", str(tmp_path))
     assert run("--check", *where).returncode == 1
