@@ -55,18 +55,18 @@ class Lever:
     runs: int = 1
 
 
-_POTTS: dict[str, Any] = {"domains": {"spatial": 6.0}}
+_SILENT: dict[str, Any] = {"domains": {"spatial": 0.0}}
 _AVERAGE: dict[str, Any] = {"average": 0.4}
 _RECONSTRUCTION = {"w_telescope": 0.0, "w_scale": 0.0, "w_prototypes": 0.0}
 
 LEVERS = {
-    "default": Lever(title="default: learned latents beside smoothed PCA"),
-    "learned": Lever(title="learned latents alone", sees="learned"),
-    "floor": Lever(title="floor: smoothed PCA alone", sees="floor"),
+    "default": Lever(title="default: learned latents beside smoothed PCA, neighbours' say 6"),
+    "silent": Lever(title="default, neighbours have no say", changes=_SILENT),
+    "learned": Lever(title="learned latents alone, neighbours have no say", changes=_SILENT, sees="learned"),
+    "floor": Lever(title="smoothed PCA alone, neighbours have no say", changes=_SILENT, sees="floor"),
+    "floor-spatial": Lever(title="smoothed PCA alone, neighbours' say 6 (method smooth)", sees="floor"),
     "still": Lever(title="default without moves of the mixture", changes={"domains": {"moves": 0}}),
-    "spatial": Lever(title="default, neighbours' say 6", changes=_POTTS),
     "spatial-12": Lever(title="default, neighbours' say 12", changes={"domains": {"spatial": 12.0}}),
-    "floor-spatial": Lever(title="floor, neighbours' say 6", changes=_POTTS, sees="floor"),
     "average": Lever(title="default, weights averaged over the last 40 %", changes={"train": _AVERAGE}),
     "reconstruction": Lever(
         title="reconstruction alone (plain graph autoencoder), alone in the mixture",
@@ -74,7 +74,6 @@ LEVERS = {
         sees="learned",
     ),
     "consensus": Lever(title="default, latents of 3 trainings side by side", runs=3),
-    "consensus-spatial": Lever(title="3 trainings, neighbours' say 6", changes=_POTTS, runs=3),
 }
 
 

@@ -30,7 +30,9 @@ SIZES = (10_000, 100_000)
 GENES = 2_000
 CHECKPOINTS = 4
 """Kept of a training, for the oracle; of the first seed."""
-ALONE: dict[str, dict[str, Any]] = {"domains": {"smoothed": 0.0}}
+MIXTURE: dict[str, dict[str, Any]] = {"domains": {"spatial": 0.0}}
+"""Neighbours have no say: it would smooth out what is compared."""
+ALONE: dict[str, dict[str, Any]] = {"domains": {"spatial": 0.0, "smoothed": 0.0}}
 """Ablations look at the latents alone: smoothed components beside them would hide what a term does."""
 SMOKE = {"train": {"steps": 10}}
 PLAIN = {"report": {"umap": False, "markers": False, "quality": False}}
@@ -39,6 +41,7 @@ NOTES = {
     "k": "the true number of domains is given to every method",
     "epoch": f"fixed budget, last step; oracle: the best of {CHECKPOINTS} evenly spaced checkpoints of the first seed "
     "by the true ARI, each clustered as the last one, ten starts",
+    "domains": "of the mixture alone, neighbours have no say (domains.spatial = 0)",
     "ablations": "of the latents alone, without smoothed components beside them",
     "seconds": "of the method's own stages (graphs of views, training, embedding, domains), on one thread beside "
     "another fit; cost is measured apart",
@@ -94,7 +97,7 @@ def ablations() -> dict[str, Variant]:
             found[f"{method}-{term}"] = Variant(title=title, method=method, changes=changes)
     late = {"stmfg": {"fusion": "late"}, **ALONE}
     found["stmfg-late"] = Variant(title="stMFG, late fusion", method="stmfg", changes=late)
-    assigned = {"domains": {"method": "assignment"}}
+    assigned = {"domains": {"method": "assignment", "spatial": 0.0}}
     found["mhal-assignment"] = Variant(title="MHAL, labels from Q", method="mhal", changes=assigned)
     return found
 
@@ -120,7 +123,7 @@ def one(case: Case, variant: Variant, seed: int, kept: bool, smoke: bool) -> dic
     """Fit and score one variant with one seed, on one thread."""
     tissue = SETS[case.title]
     every = max(1, STEPS[variant.method] // CHECKPOINTS) if kept and variant.method in STEPS else 0
-    changes = {"run": {"method": variant.method}, **PLAIN, **variant.changes, **(SMOKE if smoke else {})}
+    changes = {"run": {"method": variant.method}, **PLAIN, **MIXTURE, **variant.changes, **(SMOKE if smoke else {})}
     with tempfile.TemporaryDirectory(prefix="stscale-methods-") as folder:
         out = str(Path(folder) / "run")
         common = {"files": list(case.files), "out": out, "k": tissue.k, "seed": seed, "threads": 1}

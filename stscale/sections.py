@@ -119,7 +119,7 @@ class Domains(Section):
     resolution: float = option(1.0, "of Leiden, when K is not given", above=0.0)
     per_slice: bool = option(False, "fit each slice alone instead of all jointly")
     spatial: float = option(
-        0.0,
+        6.0,
         "weight of the spatial neighbours' domains against a spot's own likelihood, nats (gmm, joint fits)",
         low=0.0,
     )

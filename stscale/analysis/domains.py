@@ -237,9 +237,8 @@ def beside_neighbors(
         raise InputError(f"domains by {fit.method} have no likelihood to weigh against neighbours; use method = 'gmm'")
     if len(indptr) != len(z) + 1:
         raise InputError(f"graph has {len(indptr) - 1} spots and there are {len(z)} latents; expected the same number")
-    score = predictor.log_density(z)
-    raw = spatial_responsibilities(score, indptr, indices, strength=strength).argmax(axis=1)
-    order, kept = _canonical(raw, mixture.means[:, 0], score.shape[1])
+    raw = spatial_responsibilities(predictor.log_density(z), indptr, indices, strength=strength).argmax(axis=1)
+    order, kept = _canonical(raw, mixture.means[:, 0], len(mixture.means))
     return replace(fit, labels=order[raw], k=kept, predictor=replace(predictor, order=order))
 
 

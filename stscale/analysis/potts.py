@@ -51,6 +51,7 @@ def spatial_responsibilities(
     n = len(log_density)
     degree = np.maximum(np.diff(indptr), 1)
     own = np.asarray(log_density, np.float32) * np.float32(EVIDENCE)
+    del log_density  # with a million spots it counts
     own -= own.max(axis=1, keepdims=True)
     q = _softmax(own.copy())
     for _ in range(ROUNDS if strength else 0):

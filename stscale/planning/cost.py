@@ -213,6 +213,8 @@ def _domains(size: Size, run: Run, machine: Machine) -> Cost:
         d += averaged
     c = min(run.domains.n_components or d, d)
     ram = machine.base + 122 * MIB + fit * (4 * d + 8 * (3 * c + d)) + 65_536 * 8 * (d + c) + 100 * size.n
+    if run.domains.spatial:  # densities and responsibilities of every spot
+        ram += 12 * size.n * (run.domains.k or run.domains.k_max)
     tried = 1 if run.domains.k else run.domains.k_max - run.domains.k_min + 1
     work = run.domains.n_init * 0.03 + 6e-5 * fit * (run.domains.k or run.domains.k_max) / 7
     work += run.domains.moves * 1.0
