@@ -68,10 +68,11 @@ def floor(
     from stscale.threads import set_threads
 
     set_threads(threads)
+    # a plain mixture; the row of method smooth has the domains of a run
     changes = {
         "run": {"seed": seed, "threads": threads},
         "preprocess": {"scale_genes": scale_genes, "center": center},
-        "domains": {"method": "gmm", "k": k, "covariance": covariance},
+        "domains": {"method": "gmm", "k": k, "covariance": covariance, "moves": 0, "spatial": 0.0},
     }
     config = options(preset).replace(changes)
     run = RunFolder(Path(out))

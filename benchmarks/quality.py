@@ -59,6 +59,12 @@ def table(paper_epochs: int) -> dict[str, Row]:
             arguments={"preset": "default", "changes": {}},
             seeds=(0, 1, 2, 3, 4),
         ),
+        "smooth": Row(
+            title="stscale, method smooth: nothing is trained",
+            function="benchmarks.quality:fit",
+            arguments={"preset": "default", "changes": {"run": {"method": "smooth"}}},
+            seeds=(0, 1, 2, 3, 4),
+        ),
         "paper": Row(
             title=f"stscale, preset paper, {paper_epochs} of its 1000 full-batch epochs",
             function="benchmarks.quality:fit",
@@ -96,7 +102,7 @@ def fit(
     config = options(preset).replace({"run": {"seed": seed, "threads": threads, "device": "cpu"}, "domains": {"k": k}})
     result = integrate(files, out=out, config=config.replace(changes))
     stages = read_manifest(result.path)["stages"]
-    training = {name: stages["train"][name] for name in ("steps", "epochs")}
+    training = {name: stages["train"][name] for name in ("steps", "epochs") if "train" in stages}
     return {"stages": {name: stage["seconds"] for name, stage in stages.items()}, **training}
 
 
