@@ -31,6 +31,7 @@ def floor(
     scale_genes: bool,
     center: str,
     harmony: bool,
+    transform: str = "log",
     preset: str = "default",
 ) -> dict[str, Any]:
     """Write a finished run folder whose embedding is the floor's, so that it is scored like any other run.
@@ -53,6 +54,8 @@ def floor(
         Of the PCA; see `stscale.config.Preprocess`.
     harmony
         Whether Harmony corrects the principal components for the slice before they are smoothed.
+    transform
+        What the components are of; see `stscale.config.Preprocess`.
     preset
         Whose other options hold (graph, number of components, starts of the mixture).
 
@@ -71,7 +74,7 @@ def floor(
     # a plain mixture; the row of method smooth has the domains of a run
     changes = {
         "run": {"seed": seed, "threads": threads},
-        "preprocess": {"scale_genes": scale_genes, "center": center},
+        "preprocess": {"scale_genes": scale_genes, "center": center, "transform": transform},
         "domains": {"method": "gmm", "k": k, "covariance": covariance, "moves": 0, "spatial": 0.0},
     }
     config = options(preset).replace(changes)

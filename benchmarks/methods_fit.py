@@ -67,7 +67,7 @@ def oracle(out: str, unlabelled: list[str], threads: int) -> list[dict[str, floa
     import torch
 
     from stscale.analysis.beside import beside_components
-    from stscale.analysis.domains import cluster
+    from stscale.analysis.domains import beside_neighbors, cluster
     from stscale.analysis.metrics import ari
     from stscale.config import load
     from stscale.graphs import load as load_graph
@@ -104,8 +104,10 @@ def oracle(out: str, unlabelled: list[str], threads: int) -> list[dict[str, floa
         training.method.load_state_dict(content["state"]["method"])
         z = embed(training.method, training.inputs, graphs, run / "oracle" / path.stem, device=device)
         seen = beside_components(config, features, spatial, np.array(z.array), run / "oracle" / "domains")
-        labels = cluster(seen, domains, seed=config.seed).labels
-        found.append({"step": content["step"], "ari": ari(given, labels.astype(object))})
+        fit = cluster(seen, domains, seed=config.seed)
+        if domains.spatial:
+            fit = beside_neighbors(fit, seen, spatial.indptr, spatial.indices, strength=domains.spatial)
+        found.append({"step": content["step"], "ari": ari(given, fit.labels.astype(object))})
     return found
 
 

@@ -203,7 +203,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
             "w_scale": 1.0,
         },
         "train": {"epochs": 1000, "lr": 5e-4, "average": 0.0},
-        "domains": {"method": "kmeans", "n_init": 10},
+        "domains": {"method": "kmeans", "n_init": 10, "smoothed": 0.0},
     },
 }
 

@@ -38,6 +38,9 @@ class Preprocess(Section):
     lognormalized: bool = option(False, "the input is already log-normalised; refused unless said")
     block: int = option(2_097_152, "stored counts that a worker reads at a time", low=1024)
     n_pcs: int = option(50, "principal components of the normalised genes", low=1)
+    transform: Literal["sqrt", "log"] = option(
+        "sqrt", "PCA of √x + √(x + 1) at the mean library (Freeman and Tukey), or of log-normalised values"
+    )
     scale_genes: bool = option(True, "PCA of genes scaled to unit variance")
     center: Literal["all", "slice"] = option("slice", "PCA around each slice's own mean, or around the common one")
 

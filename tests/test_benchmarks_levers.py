@@ -21,12 +21,12 @@ def test_gain_is_seed_by_seed() -> None:
 
 def test_ranks_are_over_all_sets_and_seeds_or_not_at_all() -> None:
     sets = {
-        "a": {"levers": {"default": {"runs": runs(0.5, 0.5)}, "spatial": {"runs": runs(0.6, 0.4)}}},
-        "b": {"levers": {"default": {"runs": runs(0.2)}, "spatial": {"runs": runs(0.2)}, "floor": {"runs": runs(1)}}},
+        "a": {"levers": {"default": {"runs": runs(0.5, 0.5)}, "silent": {"runs": runs(0.6, 0.4)}}},
+        "b": {"levers": {"default": {"runs": runs(0.2)}, "silent": {"runs": runs(0.2)}, "floor": {"runs": runs(1)}}},
     }
     found = mean_ranks(sets)
     assert found["default"] == pytest.approx({"mean_rank": 1.5, "mean_ari": 0.4})
-    assert found["spatial"] == pytest.approx({"mean_rank": 1.5, "mean_ari": 0.4})
+    assert found["silent"] == pytest.approx({"mean_rank": 1.5, "mean_ari": 0.4})
     assert "floor" not in found  # not measured on "a"
 
 

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from stscale.slices.transform import Transform
+
 if TYPE_CHECKING:
     from stscale.models import Spotscape
     from stscale.slices.features import FeatureStore
@@ -13,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Loadings:
-    """Principal component scores → log-normalised values of some genes: x̂ = c + t W.
+    """Principal component scores → log-normalised values of some genes, by x̂ = c + t W and the inverse transform.
 
     With scaled values y = (x − c) / σ and orthonormal axes V the scores are t = V y, the best reconstruction of rank p
     is ŷ = Vᵀ t, and x̂ = c + σ ŷ (Pearson 1901; Eckart and Young 1936).
@@ -24,10 +26,13 @@ class Loadings:
         W, (p, k) float64.
     centre
         c, (s, k) float64, of each slice of the run.
+    transform
+        To the values x that components are of.
     """
 
     weights: NDArray[np.float64]
     centre: NDArray[np.float64]
+    transform: Transform
 
     @classmethod
     def build(cls, features: "FeatureStore", columns: NDArray[np.int64], center: Literal["all", "slice"]) -> "Loadings":
@@ -49,11 +54,12 @@ class Loadings:
         mean = np.tile(features.pca_mean()[columns], (features.n_slices, 1))
         if center == "slice":
             mean = np.where(features.mask()[:, columns], features.slice_mean()[:, columns], mean)
-        return cls(weights=weights, centre=mean)
+        return cls(weights=weights, centre=mean, transform=features.transform)
 
     def expression(self, scores: NDArray[np.floating], slice_: int) -> NDArray[np.float32]:
-        """Return the values (m, k) float32, at least 0, of scores (m, p) in a slice of the run."""
-        return np.maximum(scores @ self.weights + self.centre[slice_], 0.0).astype(np.float32)
+        """Return log-normalised values (m, k) float32, at least 0, of scores (m, p) in a slice of the run."""
+        values = np.maximum(scores @ self.weights + self.centre[slice_], 0.0)
+        return self.transform.normalised(values).astype(np.float32)
 
 
 class Decoding:

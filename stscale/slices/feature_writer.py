@@ -1,5 +1,6 @@
 """Writer of the feature store: rows as they come, then components and scores, then the description."""
 
+from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -13,12 +14,13 @@ from stscale.slices.collection import Collection
 from stscale.slices.pca import Components
 from stscale.slices.preprocess import Ranked, Rows
 from stscale.slices.stream import ENTRIES, map_blocks
+from stscale.slices.transform import Transform
 from stscale.slices.writer import _Stream
 
 if TYPE_CHECKING:
     import zarr
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 """Version of the feature store; a store of another version is refused."""
 
 ATTRS: Final = "stscale_features"
@@ -39,15 +41,23 @@ class FeatureWriter:
         The slices.
     columns : (g,) int64
         Genes kept, ascending columns of the vocabulary.
+    transform
+        Of the values before components are computed; the values themselves are written.
     lognormalized
         Whether there are no counts to write.
     """
 
     def __init__(
-        self, root: "zarr.Group", collection: Collection, columns: NDArray[np.int64], *, lognormalized: bool
+        self,
+        root: "zarr.Group",
+        collection: Collection,
+        columns: NDArray[np.int64],
+        transform: Transform,
+        *,
+        lognormalized: bool,
     ) -> None:
         self._root, self._collection, self._columns = root, collection, columns
-        self._lognormalized = lognormalized
+        self._transform, self._lognormalized = transform, lognormalized
         keys = ("X",) if lognormalized else ("X", "counts")
         self._matrices = {key: MatrixWriter(root.create_group(key), len(columns)) for key in keys}
         # O(n) vectors, a few bytes a spot
@@ -107,7 +117,7 @@ class FeatureWriter:
         n = len(self._which)
         scores = self._root.create_array("pca", shape=(n, self._p), chunks=(min(CHUNK, n), self._p), dtype=np.float32)
         ranges = [(lo, min(lo + CHUNK, n)) for lo in range(0, n, CHUNK)]
-        function = partial(_scores, self._root, components, self._which, self._indptr)
+        function = partial(_scores, self._root, components, self._transform, self._which, self._indptr)
         for (lo, hi), block in zip(
             ranges, map_blocks(function, ranges, workers=workers, scheduler=scheduler), strict=True
         ):
@@ -143,6 +153,7 @@ class FeatureWriter:
             "n_spots": self._n_spots,
             "n_left_out": self._n_left_out,
             "lognormalized": self._lognormalized,
+            "transform": asdict(self._transform),
             "notes": list(notes),
             "complete": True,
         }
@@ -210,6 +221,7 @@ def read_csr(root: "zarr.Group", key: str, lo: int, hi: int, g: int) -> sparse.c
 def _scores(
     root: "zarr.Group",
     components: Components,
+    transform: Transform,
     which: NDArray[np.int32],
     indptr: NDArray[np.int64],
     rows: tuple[int, int],
@@ -223,6 +235,6 @@ def _scores(
         # as many rows as hold ENTRIES values, at least one
         end = int(np.searchsorted(indptr, indptr[at] + ENTRIES, side="right")) - 1
         end = min(max(end, at + 1), hi)
-        out[at - lo : end - lo] = components.scores(read_csr(root, "X", at, end, g), which[at:end])
+        out[at - lo : end - lo] = components.scores(transform.rows(read_csr(root, "X", at, end, g)), which[at:end])
         at = end
     return out

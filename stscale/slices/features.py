@@ -21,6 +21,7 @@ from stscale.slices.pca import Gram
 from stscale.slices.preprocess import feature_rows, rank_collection
 from stscale.slices.store import _group, _stamp
 from stscale.slices.stream import collection_blocks, map_blocks
+from stscale.slices.transform import Transform
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,6 +47,8 @@ class FeatureStore:
     """Spots of each slice that have no count on the vocabulary and are not here."""
     lognormalized: bool
     """Whether the input was log-normalised; there are no counts then."""
+    transform: Transform
+    """From log-normalised values to those that the components are of."""
     notes: tuple[str, ...]
     """What the user should know about the pre-processing, one sentence each."""
 
@@ -82,6 +85,7 @@ class FeatureStore:
             n_spots=tuple(attrs["n_spots"]),
             n_left_out=tuple(attrs["n_left_out"]),
             lognormalized=attrs["lognormalized"],
+            transform=Transform(**attrs["transform"]),
             notes=tuple(attrs["notes"]),
         )
 
@@ -159,11 +163,11 @@ class FeatureStore:
         return self._array("pca_components")
 
     def pca_mean(self) -> NDArray[np.float64]:
-        """Mean of each normalised gene over the slices that have it, (g,)."""
+        """Mean of each transformed gene (`transform`) over the slices that have it, (g,)."""
         return self._array("pca_mean")
 
     def slice_mean(self) -> NDArray[np.float64]:
-        """Mean of each normalised gene in each slice, (s, g); 0 where it lacks the gene."""
+        """Mean of each transformed gene (`transform`) in each slice, (s, g); 0 where it lacks the gene."""
         return self._array("slice_mean")
 
     def pca_variance(self) -> NDArray[np.float64]:
@@ -268,11 +272,12 @@ def build_features(
     out = Path(out)
     with atomic_path(out) as part:
         root = zarr.open_group(part, mode="w", zarr_format=3)
-        writer = FeatureWriter(root, collection, columns, lognormalized=config.lognormalized)
+        transform = Transform.of(config, float(ranked.mean.sum()))
+        writer = FeatureWriter(root, collection, columns, transform, lognormalized=config.lognormalized)
         gram = Gram(collection.present[:, columns])
         for rows in map_blocks(function, blocks, workers=workers, scheduler=scheduler):
             writer.append(rows)
-            gram.add(rows.block.slice, rows.normalised)
+            gram.add(rows.block.slice, transform.rows(rows.normalised))
         writer.close()
         components = gram.components(config.n_pcs, center=config.center, scale=config.scale_genes, seed=seed)
         writer.write_components(components, workers=workers, scheduler=scheduler)

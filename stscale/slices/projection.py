@@ -78,6 +78,7 @@ class Projection:
         self.vocabulary, self.vocabulary_mean = features.vocabulary(), features.vocabulary_mean()
         self.var: pd.DataFrame = features.var()
         self.genes = features.genes()
+        self.transform = features.transform
         self.columns = np.searchsorted(self.vocabulary, self.genes)
         self.inverse, self.residual = features.pca_inverse(), features.pca_residual()
         self.axes = features.pca_components().astype(np.float64)
@@ -145,11 +146,11 @@ class Projection:
         )
         with atomic_path(out) as part:
             root = zarr.open_group(part, mode="w", zarr_format=3)
-            writer = FeatureWriter(root, collection, self.columns, lognormalized=c.lognormalized)
+            writer = FeatureWriter(root, collection, self.columns, self.transform, lognormalized=c.lognormalized)
             total, n = np.zeros(len(self.columns)), 0
             for rows in map_blocks(function, collection_blocks(collection, entries=c.block), workers=workers):
                 writer.append(rows)
-                values = rows.normalised
+                values = self.transform.rows(rows.normalised)
                 total += np.bincount(values.indices, weights=values.data, minlength=len(total))
                 n += values.shape[0]
             writer.close()
