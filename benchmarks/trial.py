@@ -58,13 +58,13 @@ def scored(
     Returns
     -------
     dict
-        ari, nmi, clustering_accuracy, boundary_accuracy, chaos, pas; with `mixing` ilisi and, of the annotation,
-        clisi (both scaled) and batch_asw; slice_ari.
+        ari, nmi, clustering_accuracy, boundary_accuracy, chaos, pas; with `mixing` ilisi, ilisi_elsewhere and, of the
+        annotation, clisi (all scaled), batch_asw and ceiling; slice_ari.
     """
     from stscale.analysis.metrics import ari, score
-    from stscale.analysis.metrics_mixing import batch_asw, clisi, ilisi
+    from stscale.analysis.metrics_mixing import FEW_MORE, LISI_NEIGHBORS, batch_asw, clisi, elsewhere, ilisi
     from stscale.analysis.metrics_spatial import chaos, pas
-    from stscale.graphs.neighbors import search
+    from stscale.graphs.neighbors import Neighbors, search
 
     group, xy, labels = given.features.slice(), given.features.xy(), given.labels
     there = np.array([label is not None for label in labels])
@@ -77,11 +77,35 @@ def scored(
     }
     if mixing and given.features.n_slices > 1:
         rows = np.ascontiguousarray(z, np.float32)
-        near = search(rows, rows, min(90, len(rows) - 1), exclude_self=True)
+        wide = search(rows, rows, min(LISI_NEIGHBORS + FEW_MORE, len(rows) - 1), exclude_self=True)
+        near = Neighbors(index=wide.index[:, :LISI_NEIGHBORS], distance=wide.distance[:, :LISI_NEIGHBORS])
         found["ilisi"] = ilisi(near, group, scaled=True)
+        found["ilisi_elsewhere"] = ilisi(elsewhere(wide, xy, group), group, scaled=True)
         found["clisi"] = clisi(near, labels, scaled=True)
         found["batch_asw"] = batch_asw(z, group, domains, seed=0)
+        found["ceiling"] = ceiling(z, labels, group)
     return found
+
+
+def ceiling(z: NDArray[np.floating], labels: NDArray[np.object_], group: NDArray[np.integer]) -> float | None:
+    """Return the ARI of a linear discriminant that saw the annotation of all slices but the one it labels.
+
+    What latents tell of the annotation at most, for a linear rule; None where fewer than two slices have one.
+    """
+    from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+
+    from stscale.analysis.metrics import ari
+
+    there = np.array([label is not None for label in labels])
+    slices = np.unique(group[there])
+    if len(slices) < 2:
+        return None
+    said = np.full(len(labels), None, dtype=object)
+    for s in slices:
+        seen, own = there & (group != s), there & (group == s)
+        rule = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto")
+        said[own] = rule.fit(z[seen], labels[seen].astype(str)).predict(z[own])
+    return float(ari(labels[there], said[there]))
 
 
 def timed(work: Any, *arguments: Any) -> tuple[Any, float]:

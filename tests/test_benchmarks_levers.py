@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from benchmarks import levers, tissues
-from benchmarks.levers import LEVERS, mean_ranks, summary
+from benchmarks.levers import LEVERS, judged, mean_ranks, summary
 from stscale.config import Preprocess, Simulate
 
 
@@ -62,3 +62,15 @@ def test_gradient_of_a_simulation_is_an_option() -> None:
     weak, strong = (Expression.build(seed=1, genes=100, config=Simulate(gradient=g)) for g in (0.1, 0.4))
     np.testing.assert_allclose(4 * weak.gradient, strong.gradient)
     np.testing.assert_array_equal(weak.abundance, strong.abundance)
+
+
+def test_targets_are_of_what_was_measured() -> None:
+    def tissue(ari: float, mixed: float) -> dict[str, object]:
+        run = {"seed": 0, "ari": ari, "ilisi": 0.2, "ilisi_elsewhere": mixed, "ceiling": ari + 0.1}
+        floor = {"runs": [{"seed": 0, "ari": ari - 0.04}, {"seed": 1, "ari": ari - 0.04}]}
+        return {"levers": {"default": {"runs": [run]}, "floor-log": floor}}
+
+    found = judged({"layers-none": tissue(0.9, 0.8), "layers-strong": tissue(0.85, 0.7), "her2st": tissue(0.4, 0.3)})
+    assert [round(part["measured"], 3) for part in found.values()] == [0.04, 0.04, 0.2, 0.875, -0.05, -0.05]
+    assert [part["met"] for part in found.values()] == [False, False, False, True, False, False]
+    assert judged({}) == {}

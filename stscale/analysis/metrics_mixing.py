@@ -25,6 +25,60 @@ ROWS = 8192
 
 KBET_LEVEL = 0.05
 
+REACH = 4.5
+"""Spot distances within which smoothed latents of a slice share their noise: two averages, two convolutions."""
+
+FEW_MORE = 80
+"""Neighbours to ask for beyond those wanted: a hexagonal grid has 72 spots within `REACH`."""
+
+
+def elsewhere(
+    neighbors: Neighbors, xy: NDArray[np.floating], slice_: ArrayLike, *, k: int = LISI_NEIGHBORS, reach: float = REACH
+) -> Neighbors:
+    """Leave out neighbours that are close in the tissue too.
+
+    A latent that was averaged over a spot's surroundings has the surroundings' noise: the nearest latents of any spot
+    are then next to it, whether slices mix or not, and LISI is near 1 in a tissue without any batch effect. What is
+    left says how spots that share a place in no slice mix.
+
+    Parameters
+    ----------
+    neighbors
+        (n, m), the spot itself left out; m = k + `FEW_MORE`.
+    xy
+        (n, 2|3) coordinates, each slice in its own frame.
+    slice_
+        (n,) slice of each spot.
+    k
+        Neighbours kept, at most m; a spot that has fewer takes the nearest of those left out.
+    reach
+        In median distances of a slice's spots to their nearest one.
+
+    Returns
+    -------
+    Neighbors
+        (n, k).
+    """
+    from scipy.spatial import cKDTree
+
+    _, codes = labelled(slice_)
+    k = min(k, neighbors.index.shape[1])
+    limit = np.zeros(len(codes))
+    for s in range(int(codes.max()) + 1):
+        rows = np.flatnonzero(codes == s)
+        nearest = cKDTree(xy[rows]).query(xy[rows], 2)[0][:, 1]
+        limit[rows] = reach * np.median(nearest)
+    index, distance = np.empty((len(codes), k), np.int64), np.empty((len(codes), k), np.float32)
+    for lo in range(0, len(codes), ROWS):
+        near = neighbors.index[lo : lo + ROWS]
+        own = codes[near] == codes[lo : lo + ROWS, None]
+        step = np.linalg.norm(xy[near] - xy[lo : lo + ROWS, None], axis=2)
+        close = own & (step <= limit[lo : lo + ROWS, None])
+        first = np.argsort(close, axis=1, kind="stable")[:, :k]
+        index[lo : lo + ROWS] = np.take_along_axis(near, first, axis=1)
+        distance[lo : lo + ROWS] = np.take_along_axis(neighbors.distance[lo : lo + ROWS], first, axis=1)
+    return Neighbors(index=index, distance=distance)
+
 
 def lisi(neighbors: Neighbors, labels: ArrayLike, *, perplexity: float = PERPLEXITY) -> NDArray[np.float64]:
     """Local inverse Simpson index: the effective number of labels among a spot's neighbours.

@@ -7,10 +7,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from stscale.analysis.labels import labelled
 from stscale.analysis.metrics_mixing import (
+    FEW_MORE,
     LISI_NEIGHBORS,
     PERPLEXITY,
     batch_asw,
     clisi,
+    elsewhere,
     graph_connectivity,
     ilisi,
     kbet,
@@ -55,7 +57,8 @@ def score_unsupervised(
     -------
     dict
         `chaos`, `pas` (on all spots), `silhouette`, `clisi` (scaled), `graph_connectivity` and, with two slices
-        or more, `ilisi` (scaled), `kbet`, `batch_asw`. NaN where a metric is not defined.
+        or more, `ilisi`, `ilisi_elsewhere` (both scaled; the latter without neighbours that are close in the tissue,
+        see `elsewhere`), `kbet`, `batch_asw`. NaN where a metric is not defined.
     """
     mask, codes = labelled(domains)
     slice_ = np.asarray(slice_)
@@ -76,7 +79,9 @@ def score_unsupervised(
     if k < 3:
         return found
     latents = np.ascontiguousarray(z[rows], np.float32)
-    near = search(latents, latents, k, exclude_self=True, device=device, seed=seed)
+    more = min(LISI_NEIGHBORS + FEW_MORE, len(rows) - 1) if several else k
+    wide = search(latents, latents, more, exclude_self=True, device=device, seed=seed)
+    near = Neighbors(index=wide.index[:, :k], distance=wide.distance[:, :k])
     perplexity = min(PERPLEXITY, k / 3)
     found["clisi"] = clisi(near, codes[rows], perplexity=perplexity, scaled=True)
     few = slice(0, CONNECTIVITY_NEIGHBORS)
@@ -84,5 +89,7 @@ def score_unsupervised(
     found["graph_connectivity"] = graph_connectivity(closest, codes[rows])
     if several:
         found["ilisi"] = ilisi(near, slice_[rows], perplexity=perplexity, scaled=True)
+        far = elsewhere(wide, np.asarray(xy)[rows], slice_[rows], k=k)
+        found["ilisi_elsewhere"] = ilisi(far, slice_[rows], perplexity=perplexity, scaled=True)
         found["kbet"] = kbet(near, slice_[rows])
     return found

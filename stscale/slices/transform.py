@@ -1,6 +1,7 @@
 """What principal components are of: log-normalised values as they are stored, or their Freeman-Tukey transform.
 
-Stored are v = log(1 + T·c/l) with counts c, library l and T = `preprocess.target_sum`. At the mean library M, x = M·c/l is
+Stored are v = log(1 + T·c/l) with counts c, library l and T = `preprocess.target_sum`. At the mean library M,
+x = M·c/l is
 
     x = M/T · (exp(v) − 1),   y = √x + √(x + 1) − 1
 

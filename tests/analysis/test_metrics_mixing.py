@@ -5,7 +5,7 @@ from scipy.stats import chisquare, entropy
 from sklearn.metrics import silhouette_samples
 
 from stscale.analysis import metrics_mixing as module
-from stscale.analysis.metrics_mixing import batch_asw, clisi, graph_connectivity, ilisi, kbet, lisi
+from stscale.analysis.metrics_mixing import batch_asw, clisi, elsewhere, graph_connectivity, ilisi, kbet, lisi
 from stscale.errors import InputError
 from stscale.graphs.neighbors import Neighbors, search
 
@@ -55,6 +55,26 @@ def test_two_mixed_batches_have_lisi_two_and_separated_one():
     assert clisi(apart, batch, scaled=True) == pytest.approx(1.0)
     assert clisi(mixed, batch, scaled=True) == pytest.approx(1 - ilisi(mixed, batch, scaled=True))
     assert np.isnan(ilisi(mixed, np.zeros(1200), scaled=True))
+
+
+def test_neighbours_in_the_tissue_hide_that_slices_mix():
+    """Latents of two like slices, noise averaged over space: alike, and LISI says apart."""
+    rng = np.random.default_rng(2)
+    xy = np.stack(np.meshgrid(np.arange(30.0), np.arange(30.0)), axis=-1).reshape(-1, 2)
+    close = np.linalg.norm(xy[:, None] - xy[None], axis=2) <= 2
+    smooth = close / close.sum(axis=1, keepdims=True)
+    z = np.concatenate([smooth @ rng.normal(size=(900, 24)) for _ in range(2)]).astype(np.float32)
+    batch, both = np.repeat([0, 1], 900), np.concatenate([xy, xy])
+    wide = near(z, 170)
+    few = Neighbors(index=wide.index[:, :90], distance=wide.distance[:, :90])
+    far = elsewhere(wide, both, batch)
+    assert far.index.shape == (1800, 90)
+    step = np.linalg.norm(both[far.index] - both[:, None], axis=2)
+    assert ((batch[far.index] != batch[:, None]) | (step > 4.5)).all()
+    assert (np.diff(far.distance, axis=1) >= 0).all()
+    assert ilisi(few, batch, scaled=True) < 0.5 < 0.75 < ilisi(far, batch, scaled=True)
+    apart = near(z + 100 * batch[:, None].astype(np.float32), 170)
+    assert ilisi(elsewhere(apart, both, batch), batch, scaled=True) < 0.01
 
 
 def test_unlabelled_spots_do_not_count():
