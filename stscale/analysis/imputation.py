@@ -1,12 +1,14 @@
 """Expression from latents: what the decoder of a network says of a gene, whether the slice measured it or not."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from stscale.slices.transform import Transform
+ROWS = 8192
+"""Spots whose values are read at once."""
 
 if TYPE_CHECKING:
     from stscale.models import Spotscape
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Loadings:
-    """Principal component scores → log-normalised values of some genes, by x̂ = c + t W and the inverse transform.
+    """Principal component scores → log-normalised values of some genes, v̂ = r (c + t W).
 
     With scaled values y = (x − c) / σ and orthonormal axes V the scores are t = V y, the best reconstruction of rank p
     is ŷ = Vᵀ t, and x̂ = c + σ ŷ (Pearson 1901; Eckart and Young 1936).
@@ -26,13 +28,15 @@ class Loadings:
         W, (p, k) float64.
     centre
         c, (s, k) float64, of each slice of the run.
-    transform
-        To the values x that components are of.
+    ratio
+        r, (s, k) float64: mean log-normalised value of a gene in a slice over its mean transformed value there, or over
+        all slices where it has none. Both are 0 together and nearly proportional; the inverse of the transform would
+        take the mean of few counts far too low (Jensen).
     """
 
     weights: NDArray[np.float64]
     centre: NDArray[np.float64]
-    transform: Transform
+    ratio: NDArray[np.float64]
 
     @classmethod
     def build(cls, features: "FeatureStore", columns: NDArray[np.int64], center: Literal["all", "slice"]) -> "Loadings":
@@ -47,6 +51,15 @@ class Loadings:
         center
             As the components were computed. A gene that a slice lacks has the mean of the slices that have it.
         """
+        sums = np.zeros((2, features.n_slices, len(columns)))
+        for i, (start, stop) in enumerate(pairwise(features.offsets().tolist())):
+            for lo in range(start, stop, ROWS):
+                values = features.normalised(lo, min(lo + ROWS, stop))[:, columns]
+                for total, part in zip(sums, (values, features.transform.rows(values)), strict=True):
+                    total[i] += np.asarray(part.sum(axis=0)).ravel()
+        log, own = sums
+        joint = _ratio(log.sum(axis=0), own.sum(axis=0), np.ones(len(columns)))
+        ratio = _ratio(log, own, np.tile(joint, (features.n_slices, 1)))
         inverse = features.pca_inverse()[columns]
         axes = features.pca_components()[:, columns].astype(np.float64)
         varies = inverse > 0
@@ -54,12 +67,11 @@ class Loadings:
         mean = np.tile(features.pca_mean()[columns], (features.n_slices, 1))
         if center == "slice":
             mean = np.where(features.mask()[:, columns], features.slice_mean()[:, columns], mean)
-        return cls(weights=weights, centre=mean, transform=features.transform)
+        return cls(weights=weights, centre=mean, ratio=ratio)
 
     def expression(self, scores: NDArray[np.floating], slice_: int) -> NDArray[np.float32]:
         """Return log-normalised values (m, k) float32, at least 0, of scores (m, p) in a slice of the run."""
-        values = np.maximum(scores @ self.weights + self.centre[slice_], 0.0)
-        return self.transform.normalised(values).astype(np.float32)
+        return np.maximum((scores @ self.weights + self.centre[slice_]) * self.ratio[slice_], 0.0).astype(np.float32)
 
 
 class Decoding:
@@ -93,3 +105,7 @@ class Decoding:
         if self.loadings is None:
             return np.maximum(decoded[:, self.columns], 0.0).astype(np.float32)
         return self.loadings.expression(decoded / self.scale, slice_)
+
+
+def _ratio(above: NDArray[np.float64], below: NDArray[np.float64], without: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.divide(above, below, out=without.copy(), where=below > 0)

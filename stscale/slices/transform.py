@@ -25,7 +25,7 @@ from stscale.config import Preprocess
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Transform:
-    """From log-normalised values to those that components are of, and back.
+    """From log-normalised values to those that components are of.
 
     Attributes
     ----------
@@ -72,13 +72,3 @@ class Transform:
         y += x
         y -= 1
         return y
-
-    def normalised(self, values: NDArray[Any]) -> NDArray[Any]:
-        """Return the log-normalised values, in shape and dtype, of transformed ones ≥ 0.
-
-        With a = y + 1, √(x + 1) − √x = 1/a, so √x = (a − 1/a) / 2.
-        """
-        if self.kind == "log":
-            return values
-        a = values + 1
-        return np.log1p(((a - 1 / a) / 2) ** 2 / self.ratio)

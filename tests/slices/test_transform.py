@@ -19,17 +19,14 @@ def test_is_freeman_and_tukeys_at_the_mean_library() -> None:
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("kind", ["sqrt", "log"])
-def test_goes_back(kind, dtype) -> None:
-    transform = Transform(kind=kind, ratio=0.037)
+def test_keeps_dtype_order_and_its_argument(dtype) -> None:
     values = np.r_[0, np.geomspace(1e-3, 9.2, 50)].astype(dtype)
     kept = values.copy()
-    there = transform.values(values)
+    there = Transform(kind="sqrt", ratio=0.037).values(values)
     assert there.dtype == dtype
+    assert there[0] == 0
+    assert (np.diff(there) > 0).all()
     np.testing.assert_array_equal(values, kept)  # not in place: rows are read more than once
-    back = transform.normalised(there)
-    assert back.dtype == dtype
-    np.testing.assert_allclose(back, values, rtol=2e-3 if dtype == np.float32 else 1e-9, atol=1e-5)
 
 
 def test_variance_hardly_depends_on_the_mean() -> None:
