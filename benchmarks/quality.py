@@ -76,7 +76,7 @@ def table(paper_epochs: int) -> dict[str, Row]:
         for pca, scale_genes, center in (("default", True, "slice"), ("plain", False, "all")):
             for covariance in ("tied", "shrunk"):
                 chosen = {"covariance": covariance, "scale_genes": scale_genes, "center": center, "harmony": harmony}
-                name = "scaled PCA" if pca == "default" else "plain PCA"
+                name = "scaled PCA of log values" if pca == "default" else "plain PCA of log values"
                 rows[f"{'harmony' if harmony else 'floor'}-{pca}-{covariance}"] = Row(
                     title=f"floor: {name}{' + Harmony' if harmony else ''}, smoothed, {covariance} mixture",
                     function="benchmarks.floors:floor",
