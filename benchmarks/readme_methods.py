@@ -10,10 +10,10 @@ from benchmarks.tables import Results, machine, number, table, targets
 GB_PER_MIB = 2**20 / 1e9
 PARTS = {
     "cortex": "dlpfc_br8100, each slice alone, K = 7",
-    "alone": "The same from latents alone, by a mixture without moves (the version before)",
+    "alone": "The same before: components of log values, domains from latents alone, a mixture without moves",
     "joint": "dlpfc_br8100, four slices jointly, K = 7",
     "sections": "her2st, labelled sections alone, K = 6",
-    "ablations": "Ablations on two cortex slices",
+    "ablations": "Ablations on two cortex slices, components of log values, domains from latents alone, seed 0",
 }
 
 

@@ -135,10 +135,10 @@ def test_unsupervised_scores_rank_good_above_bad():
     shifted = z + 4 * slices[:, None]
     bad = score_unsupervised(shifted, slices, rng.permutation(own), xy)
     assert set(good) == set(bad)
-    for name in ("silhouette", "clisi", "graph_connectivity", "ilisi", "kbet", "batch_asw"):
+    for name in ("silhouette", "clisi", "graph_connectivity", "ilisi", "ilisi_elsewhere", "kbet", "batch_asw"):
         assert good[name] > bad[name], name
     for name in ("chaos", "pas"):
         assert good[name] < bad[name], name
     one = score_unsupervised(z, np.zeros(600, int), own, xy)
-    assert set(good) - set(one) == {"ilisi", "kbet", "batch_asw"}
+    assert set(good) - set(one) == {"ilisi", "ilisi_elsewhere", "kbet", "batch_asw"}
     assert one["clisi"] > 0.99
