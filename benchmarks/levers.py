@@ -162,21 +162,18 @@ def summary(runs: list[dict[str, Any]], reference: list[dict[str, Any]]) -> dict
 def mean_ranks(sets: dict[str, Any]) -> dict[str, dict[str, float]]:
     """Rank the levers by ARI within each set and seed and average; ties share their mean rank.
 
-    Only levers measured on every set (with the same seeds as the reference there) are ranked.
+    Only levers measured on every set are ranked, on the seeds of a set that all of them have.
     """
     from scipy.stats import rankdata
 
-    cells = [(name, run["seed"]) for name, part in sets.items() for run in part["levers"][REFERENCE]["runs"]]
-    score: dict[str, list[float]] = {}
-    for lever in LEVERS:
-        held = {
-            (name, run["seed"]): run["ari"]
-            for name, part in sets.items()
-            for run in part["levers"].get(lever, {"runs": []})["runs"]
-        }
-        if all(cell in held for cell in cells):
-            score[lever] = [held[cell] for cell in cells]
-    if not score:
+    everywhere = [key for key in LEVERS if all(key in part["levers"] for part in sets.values())]
+    score: dict[str, list[float]] = {key: [] for key in everywhere}
+    for part in sets.values():
+        held = {key: {run["seed"]: run["ari"] for run in part["levers"][key]["runs"]} for key in everywhere}
+        for seed in sorted(set.intersection(*map(set, held.values()))) if held else []:
+            for key in everywhere:
+                score[key].append(held[key][seed])
+    if not any(score.values()):
         return {}
     table = np.array(list(score.values()))
     ranks = np.apply_along_axis(rankdata, 0, -table).mean(axis=1)

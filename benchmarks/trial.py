@@ -62,7 +62,7 @@ def scored(
         annotation, clisi (all scaled), batch_asw and ceiling; slice_ari.
     """
     from stscale.analysis.metrics import ari, score
-    from stscale.analysis.metrics_mixing import FEW_MORE, LISI_NEIGHBORS, batch_asw, clisi, elsewhere, ilisi
+    from stscale.analysis.metrics_mixing import FEW_MORE, LISI_NEIGHBORS, batch_asw, clisi, elsewhere, ilisi, reach
     from stscale.analysis.metrics_spatial import chaos, pas
     from stscale.graphs.neighbors import Neighbors, search
 
@@ -80,7 +80,7 @@ def scored(
         wide = search(rows, rows, min(LISI_NEIGHBORS + FEW_MORE, len(rows) - 1), exclude_self=True)
         near = Neighbors(index=wide.index[:, :LISI_NEIGHBORS], distance=wide.distance[:, :LISI_NEIGHBORS])
         found["ilisi"] = ilisi(near, group, scaled=True)
-        found["ilisi_elsewhere"] = ilisi(elsewhere(wide, xy, group), group, scaled=True)
+        found["ilisi_elsewhere"] = ilisi(elsewhere(wide, xy, group, reach(xy, group)), group, scaled=True)
         found["clisi"] = clisi(near, labels, scaled=True)
         found["batch_asw"] = batch_asw(z, group, domains, seed=0)
         found["ceiling"] = ceiling(z, labels, group)

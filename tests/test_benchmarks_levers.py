@@ -5,6 +5,7 @@ import pytest
 
 from benchmarks import levers, tissues
 from benchmarks.levers import LEVERS, judged, mean_ranks, summary
+from benchmarks.trial import ceiling
 from stscale.config import Preprocess, Simulate
 
 
@@ -74,3 +75,22 @@ def test_targets_are_of_what_was_measured() -> None:
     assert [round(part["measured"], 3) for part in found.values()] == [0.04, 0.04, 0.2, 0.875, -0.05]
     assert [part["met"] for part in found.values()] == [False, False, False, True, False]
     assert judged({}) == {}
+
+
+def test_ranks_take_the_seeds_that_all_have() -> None:
+    more = {"default": {"runs": runs(0.5, 0.5, 0.1)}, "silent": {"runs": runs(0.6, 0.4)}}
+    found = mean_ranks({"a": {"levers": more}})
+    assert found["default"] == pytest.approx({"mean_rank": 1.5, "mean_ari": 0.5})
+    assert mean_ranks({}) == {}
+
+
+def test_ceiling_is_of_slices_it_did_not_see() -> None:
+    rng = np.random.default_rng(0)
+    label, group = np.tile([0, 1], 60), np.repeat([0, 1, 2], 40)
+    z = 4 * label[:, None] + rng.normal(size=(120, 3))
+    names = np.array(["a", "b"], dtype=object)[label]
+    assert ceiling(z, names, group) > 0.9
+    turned = np.where(group == 2, names[::-1], names).astype(object)  # one slice with the other names
+    assert ceiling(z, turned, group) < 0.6
+    alone = np.where(group == 0, names, None)
+    assert ceiling(z, alone, group) is None

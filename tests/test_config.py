@@ -181,6 +181,7 @@ def test_a_missing_or_binary_file_is_refused(tmp_path):
 def test_a_file_may_name_a_preset_and_change_it(tmp_path):
     run = load(written(tmp_path, 'preset = "paper"\n[train]\nepochs = 5'))
     assert run == preset("paper").replace({"train": {"epochs": 5}})
+    assert run.domains.smoothed == 0  # its own latents alone
 
 
 def test_a_file_is_read_over_a_base(tmp_path):

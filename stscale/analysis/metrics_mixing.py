@@ -32,8 +32,29 @@ FEW_MORE = 80
 """Neighbours to ask for beyond those wanted: a hexagonal grid has 72 spots within `REACH`."""
 
 
+def reach(xy: NDArray[np.floating], slice_: ArrayLike) -> NDArray[np.float64]:
+    """Return `REACH` times the median distance of a slice's spots to their nearest one, for each spot, (n,) float64.
+
+    To be measured on all spots: a sample lies further apart. 0 for a slice of one spot, and for spots without a slice.
+    """
+    from scipy.spatial import cKDTree
+
+    _, codes = labelled(slice_)
+    found = np.zeros(len(codes))
+    for s in range(int(codes.max()) + 1):
+        rows = np.flatnonzero(codes == s)
+        if len(rows) > 1:
+            found[rows] = REACH * np.median(cKDTree(xy[rows]).query(xy[rows], 2)[0][:, 1])
+    return found
+
+
 def elsewhere(
-    neighbors: Neighbors, xy: NDArray[np.floating], slice_: ArrayLike, *, k: int = LISI_NEIGHBORS, reach: float = REACH
+    neighbors: Neighbors,
+    xy: NDArray[np.floating],
+    slice_: ArrayLike,
+    within: NDArray[np.floating],
+    *,
+    k: int = LISI_NEIGHBORS,
 ) -> Neighbors:
     """Leave out neighbours that are close in the tissue too.
 
@@ -49,32 +70,25 @@ def elsewhere(
         (n, 2|3) coordinates, each slice in its own frame.
     slice_
         (n,) slice of each spot.
+    within
+        (n,) distance up to which a spot of the own slice is close (`reach`).
     k
         Neighbours kept, at most m; a spot that has fewer takes the nearest of those left out.
-    reach
-        In median distances of a slice's spots to their nearest one.
 
     Returns
     -------
     Neighbors
         (n, k).
     """
-    from scipy.spatial import cKDTree
-
     _, codes = labelled(slice_)
     k = min(k, neighbors.index.shape[1])
-    limit = np.zeros(len(codes))
-    for s in range(int(codes.max()) + 1):
-        rows = np.flatnonzero(codes == s)
-        nearest = cKDTree(xy[rows]).query(xy[rows], 2)[0][:, 1]
-        limit[rows] = reach * np.median(nearest)
     index, distance = np.empty((len(codes), k), np.int64), np.empty((len(codes), k), np.float32)
     for lo in range(0, len(codes), ROWS):
         near = neighbors.index[lo : lo + ROWS]
         own = codes[near] == codes[lo : lo + ROWS, None]
         step = np.linalg.norm(xy[near] - xy[lo : lo + ROWS, None], axis=2)
-        close = own & (step <= limit[lo : lo + ROWS, None])
-        first = np.argsort(close, axis=1, kind="stable")[:, :k]
+        close = own & (step <= within[lo : lo + ROWS, None])
+        first = np.sort(np.argsort(close, axis=1, kind="stable")[:, :k], axis=1)  # nearest first again
         index[lo : lo + ROWS] = np.take_along_axis(near, first, axis=1)
         distance[lo : lo + ROWS] = np.take_along_axis(neighbors.distance[lo : lo + ROWS], first, axis=1)
     return Neighbors(index=index, distance=distance)

@@ -16,6 +16,7 @@ from stscale.analysis.metrics_mixing import (
     graph_connectivity,
     ilisi,
     kbet,
+    reach,
 )
 from stscale.analysis.metrics_spatial import chaos, pas, silhouette
 from stscale.errors import InputError
@@ -89,7 +90,7 @@ def score_unsupervised(
     found["graph_connectivity"] = graph_connectivity(closest, codes[rows])
     if several:
         found["ilisi"] = ilisi(near, slice_[rows], perplexity=perplexity, scaled=True)
-        far = elsewhere(wide, np.asarray(xy)[rows], slice_[rows], k=k)
+        far = elsewhere(wide, np.asarray(xy)[rows], slice_[rows], reach(np.asarray(xy), slice_)[rows], k=k)
         found["ilisi_elsewhere"] = ilisi(far, slice_[rows], perplexity=perplexity, scaled=True)
         found["kbet"] = kbet(near, slice_[rows])
     return found

@@ -5,7 +5,7 @@ from scipy.stats import chisquare, entropy
 from sklearn.metrics import silhouette_samples
 
 from stscale.analysis import metrics_mixing as module
-from stscale.analysis.metrics_mixing import batch_asw, clisi, elsewhere, graph_connectivity, ilisi, kbet, lisi
+from stscale.analysis.metrics_mixing import batch_asw, clisi, elsewhere, graph_connectivity, ilisi, kbet, lisi, reach
 from stscale.errors import InputError
 from stscale.graphs.neighbors import Neighbors, search
 
@@ -67,14 +67,18 @@ def test_neighbours_in_the_tissue_hide_that_slices_mix():
     batch, both = np.repeat([0, 1], 900), np.concatenate([xy, xy])
     wide = near(z, 170)
     few = Neighbors(index=wide.index[:, :90], distance=wide.distance[:, :90])
-    far = elsewhere(wide, both, batch)
+    far = elsewhere(wide, both, batch, reach(both, batch))
     assert far.index.shape == (1800, 90)
+    np.testing.assert_allclose(reach(both, batch), 4.5)
+    assert reach(both[:3], [0, 0, 1]).tolist() == [4.5, 4.5, 0.0]
+    few_spots = elsewhere(near(z, 12), both, batch, np.full(1800, np.inf), k=12)  # all of the own slice is close
+    assert (np.diff(few_spots.distance, axis=1) >= 0).all()
     step = np.linalg.norm(both[far.index] - both[:, None], axis=2)
     assert ((batch[far.index] != batch[:, None]) | (step > 4.5)).all()
     assert (np.diff(far.distance, axis=1) >= 0).all()
     assert ilisi(few, batch, scaled=True) < 0.5 < 0.75 < ilisi(far, batch, scaled=True)
     apart = near(z + 100 * batch[:, None].astype(np.float32), 170)
-    assert ilisi(elsewhere(apart, both, batch), batch, scaled=True) < 0.01
+    assert ilisi(elsewhere(apart, both, batch, reach(both, batch)), batch, scaled=True) < 0.01
 
 
 def test_unlabelled_spots_do_not_count():
