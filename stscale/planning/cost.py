@@ -212,12 +212,12 @@ def _domains(size: Size, run: Run, machine: Machine) -> Cost:
         averaged = run.preprocess.n_pcs
         d += averaged
     c = min(run.domains.n_components or d, d)
-    ram = machine.base + 122 * MIB + fit * (4 * d + 8 * (3 * c + d)) + 65_536 * 8 * (d + c) + 100 * size.n
+    ram = machine.base + 165 * MIB + fit * (4 * d + 8 * (3 * c + d)) + 65_536 * 8 * (d + c) + 100 * size.n
     if run.domains.spatial:  # densities and responsibilities of every spot
         ram += 12 * size.n * (run.domains.k or run.domains.k_max)
     tried = 1 if run.domains.k else run.domains.k_max - run.domains.k_min + 1
     work = run.domains.n_init * 0.03 + 6e-5 * fit * (run.domains.k or run.domains.k_max) / 7
-    work += run.domains.moves * 1.0
+    work += run.domains.moves * 0.5
     seconds = 1 + work + (tried - 1) * 1.5 + 1e-6 * size.n
     return Cost(stage="domains", ram=ram, vram=0, disk=4 * size.n * (1 + 3 * averaged), seconds=seconds)
 
@@ -238,14 +238,14 @@ def _write(size: Size, run: Run, machine: Machine) -> Cost:
 def _quality(size: Size, run: Run, machine: Machine) -> Cost:
     # the floor's rows, smoothed, and mixtures of a sample
     p = run.preprocess.n_pcs
-    ram = machine.base + 170 * MIB + 0.9 * _mapped(size, p, p) + 150 * size.n
+    ram = machine.base + 280 * MIB + 0.9 * _mapped(size, p, p) + 150 * size.n
     disk = 4 * size.n * p * (run.smooth.rounds + 1) if run.trains else 0
     return Cost(stage="quality", ram=ram, vram=0, disk=disk, seconds=3 + 1e-5 * size.n)
 
 
 def _report(size: Size, machine: Machine) -> Cost:
     # the compiler behind UMAP, scanpy, and samples of a few thousand spots
-    ram = machine.base + 410 * MIB + size.n * 130
+    ram = machine.base + 520 * MIB + size.n * 130
     # markers and their maps read the expression twice at most
     seconds = 15 + 1e-6 * size.n + 1e-7 * size.stored
     return Cost(stage="report", ram=ram, vram=0, disk=6 * MIB, seconds=seconds)
