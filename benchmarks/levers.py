@@ -49,7 +49,9 @@ class Lever:
     changes
         Of the default options.
     sees
-        What the mixture sees: the learned latents, the floor's smoothed components, or both at equal variance.
+        What the mixture sees: the learned latents, the floor's smoothed components, or both.
+    smoothed
+        Variance of the floor's components in that of the latents, where the mixture sees both.
     runs
         Trainings whose latents are put side by side: seeds s, s + 100, s + 200, …
     """
@@ -57,33 +59,52 @@ class Lever:
     title: str
     changes: dict[str, dict[str, Any]] = field(default_factory=dict)
     sees: str = "both"
+    smoothed: float = 3.0
     runs: int = 1
 
 
 _SILENT: dict[str, Any] = {"domains": {"spatial": 0.0}}
 _AVERAGE: dict[str, Any] = {"average": 0.4}
+_SPOTS: dict[str, Any] = {"axes": "spots"}
 _RECONSTRUCTION = {"w_telescope": 0.0, "w_scale": 0.0, "w_prototypes": 0.0}
 
+
+def _alone(terms: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Terms changed, and neighbours without a say: what the latents hold themselves."""
+    return {"spotscape": terms, **_SILENT}
+
+
 LEVERS = {
-    "default": Lever(title="default: learned latents beside smoothed PCA, neighbours' say 6"),
+    "default": Lever(
+        title="default: learned latents beside smoothed PCA of three times their variance, neighbours' say 6"
+    ),
     "silent": Lever(title="default, neighbours have no say", changes=_SILENT),
     "learned": Lever(title="learned latents alone, neighbours have no say", changes=_SILENT, sees="learned"),
     "floor": Lever(title="smoothed PCA alone, neighbours have no say", changes=_SILENT, sees="floor"),
     "floor-spatial": Lever(title="smoothed PCA alone, neighbours' say 6 (method smooth)", sees="floor"),
     "floor-log": Lever(
         title="untrained floor: smoothed PCA of log values alone, no moves, no say of neighbours",
-        changes={"preprocess": {"transform": "log"}, "domains": {"spatial": 0.0, "moves": 0}},
+        changes={"preprocess": {"transform": "log", **_SPOTS}, "domains": {"spatial": 0.0, "moves": 0}},
         sees="floor",
     ),
+    "spots": Lever(title="default, axes of single spots", changes={"preprocess": _SPOTS}),
+    "floor-spots": Lever(title="method smooth, axes of single spots", changes={"preprocess": _SPOTS}, sees="floor"),
+    "alike": Lever(title="default, genes alike", changes={"preprocess": {"coherence": 0.0}}),
+    "floor-alike": Lever(title="method smooth, genes alike", changes={"preprocess": {"coherence": 0.0}}, sees="floor"),
+    "beside-1": Lever(title="default, smoothed PCA at the variance of the latents", smoothed=1.0),
     "log": Lever(title="default, components of log values", changes={"preprocess": {"transform": "log"}}),
     "still": Lever(title="default without moves of the mixture", changes={"domains": {"moves": 0}}),
     "spatial-12": Lever(title="default, neighbours' say 12", changes={"domains": {"spatial": 12.0}}),
     "average": Lever(title="default, weights averaged over the last 40 %", changes={"train": _AVERAGE}),
     "reconstruction": Lever(
-        title="reconstruction alone (plain graph autoencoder), alone in the mixture",
-        changes={"spotscape": _RECONSTRUCTION},
-        sees="learned",
+        title="learned, reconstruction alone (plain graph autoencoder)", changes=_alone(_RECONSTRUCTION), sees="learned"
     ),
+    "no-telescope": Lever(title="learned without the telescope", changes=_alone({"w_telescope": 0.0}), sees="learned"),
+    "no-reconstruction": Lever(
+        title="learned without reconstruction", changes=_alone({"w_reconstruction": 0.0}), sees="learned"
+    ),
+    "no-prototypes": Lever(title="learned without prototypes", changes=_alone({"w_prototypes": 0.0}), sees="learned"),
+    "no-scale": Lever(title="learned without scale matching", changes=_alone({"w_scale": 0.0}), sees="learned"),
     "consensus": Lever(title="default, latents of 3 trainings side by side", runs=3),
 }
 
@@ -97,7 +118,7 @@ def embedding(given: Prepared, lever: Lever, config: "Run", seed: int, work: Pat
             parts.append(_equal(z) / np.float32(lever.runs) ** 0.5)
             seconds += took
     if lever.sees in ("floor", "both"):
-        parts.append(_equal(floor_latents(given, work)))
+        parts.append(_equal(floor_latents(given, work)) * np.float32(lever.smoothed) ** 0.5)
     return np.concatenate(parts, axis=1), seconds
 
 

@@ -41,7 +41,17 @@ class Preprocess(Section):
     transform: Literal["sqrt", "log"] = option(
         "sqrt", "PCA of √x + √(x + 1) at the mean library (Freeman and Tukey), or of log-normalised values"
     )
+    gain: Literal["slice", "all"] = option(
+        "slice",
+        "values of a gene in a slice that captures it better or worse at the height of all slices, or as they are",
+    )
     scale_genes: bool = option(True, "PCA of genes scaled to unit variance")
+    axes: Literal["surroundings", "spots"] = option(
+        "surroundings", "principal axes of each spot averaged with those around it, or of single spots"
+    )
+    coherence: float = option(
+        0.25, "power of a gene's spatial autocorrelation in its weight (axes of surroundings); 0: all alike", low=0.0
+    )
     center: Literal["all", "slice"] = option("slice", "PCA around each slice's own mean, or around the common one")
 
 
@@ -115,7 +125,7 @@ class Domains(Section):
     )
     l2_normalize: bool = option(False, "scale centred latents to length 1 first")
     smoothed: float = option(
-        1.0, "variance, in that of the latents, of smoothed components clustered beside them; 0: latents alone", low=0.0
+        3.0, "variance, in that of the latents, of smoothed components clustered beside them; 0: latents alone", low=0.0
     )
     moves: int = option(8, "split-and-merge moves from the best start of the mixture (shrunk) at most", low=0)
     max_fit: int = option(100_000, "spots the fit sees; the rest is predicted", low=10)

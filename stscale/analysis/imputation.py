@@ -52,10 +52,11 @@ class Loadings:
             As the components were computed. A gene that a slice lacks has the mean of the slices that have it.
         """
         sums = np.zeros((2, features.n_slices, len(columns)))
+        gain = features.gain()[:, columns]
         for i, (start, stop) in enumerate(pairwise(features.offsets().tolist())):
             for lo in range(start, stop, ROWS):
                 values = features.normalised(lo, min(lo + ROWS, stop))[:, columns]
-                for total, part in zip(sums, (values, features.transform.rows(values)), strict=True):
+                for total, part in zip(sums, (values, features.transform.rows(values, gain, i)), strict=True):
                     total[i] += np.asarray(part.sum(axis=0)).ravel()
         log, own = sums
         joint = _ratio(log.sum(axis=0), own.sum(axis=0), np.ones(len(columns)))

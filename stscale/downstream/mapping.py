@@ -184,7 +184,7 @@ class Mapping:
 
     def _profile(self, features: "FeatureStore", panel: Panel) -> float:
         known = self.run.features
-        return profile_correlation(features.slice_mean()[0], known.slice_mean(), panel.shared, known.mask())
+        return profile_correlation(features.captured_mean()[0], known.captured_mean(), panel.shared, known.mask())
 
     def _spatial(self, features: "FeatureStore") -> "Graph":
         from stscale.graphs import spatial_graph

@@ -103,7 +103,15 @@ def _features(size: Size, run: Run, machine: Machine) -> Cost:
     # results wait in order for the one writer: about two blocks a worker, each twice (counts, normalised)
     ram = machine.base + 47 * MIB + gram + 16 * MIB + 52 * block * machine.threads + 200 * size.n
     passes = COUNT_PASSES * (size.stored + kept) / machine.counts / min(machine.threads, 4)
-    dense = 1.5 * size.n * g * g / 2 / machine.products if kept > 0.06 * size.n * g else kept * g / machine.products * 4
+    rows, entries = float(size.n), kept
+    if run.preprocess.axes == "surroundings":
+        # every fourth average, of 19 spots, and two windows of them at once
+        rows, entries = size.n / 4, min(19 * kept, size.n * float(g)) / 4
+        ram += 12 * 512 * g
+        passes += COUNT_PASSES * 19 / 4 * kept / 8 / machine.counts
+    dense = (
+        1.5 * rows * g * g / 2 / machine.products if entries > 0.06 * rows * g else entries * g / machine.products * 4
+    )
     scores = kept * run.preprocess.n_pcs / machine.products
     return Cost(
         stage="features",

@@ -59,7 +59,8 @@ class Fitted:
     def uncorrected(self, rows: NDArray[np.integer], *, centred_per_slice: bool) -> NDArray[np.float32]:
         """Return the principal components of some spots before any correction, (m, p) float32, `rows` ascending.
 
-        Scores y = W (x − c_i) that were centred per slice get the shift of their slice back, W (c_i − c) with the
+        Scores y = W (x − c_i) that were centred per slice get the shift of their slice back, W (c_i − c) with the means
+        c_i of what each slice captured (before `preprocess.gain`, whose effect on the spread is not put back) and their
         common mean c; genes that a slice lacks stay at 0.
         """
         f = self.features
@@ -69,7 +70,10 @@ class Fitted:
             if last > first:
                 out[first:last] = f.pca(lo, min(lo + BLOCK, f.n))[rows[first:last] - lo]
         if centred_per_slice:
-            shift = np.where(f.mask(), f.slice_mean() - f.pca_mean(), 0.0) @ f.pca_components().T
+            mask, means = f.mask(), f.captured_mean()
+            weight = mask * np.array(f.n_spots)[:, None]
+            common = (weight * means).sum(axis=0) / np.maximum(weight.sum(axis=0), 1)
+            shift = np.where(mask, means - common, 0.0) @ f.pca_components().T
             out += shift[f.slice()[rows]].astype(np.float32)
         return out
 

@@ -20,7 +20,7 @@ from stscale.slices.writer import _Stream
 if TYPE_CHECKING:
     import zarr
 
-FORMAT: Final = 2
+FORMAT: Final = 3
 """Version of the feature store; a store of another version is refused."""
 
 ATTRS: Final = "stscale_features"
@@ -31,7 +31,7 @@ LONG: Final = 1 << 16  # rows of the other arrays in a chunk
 
 
 class FeatureWriter:
-    """Write a feature store: `append` every block, `close`, `write_components`, `describe`, in this order.
+    """Write a feature store: `append` every block, `close`, `write_components`, `write_spread`, `describe`.
 
     Parameters
     ----------
@@ -43,6 +43,8 @@ class FeatureWriter:
         Genes kept, ascending columns of the vocabulary.
     transform
         Of the values before components are computed; the values themselves are written.
+    gain : (s, g) float64
+        What the transformed values are multiplied by.
     lognormalized
         Whether there are no counts to write.
     """
@@ -53,11 +55,12 @@ class FeatureWriter:
         collection: Collection,
         columns: NDArray[np.int64],
         transform: Transform,
+        gain: NDArray[np.float64],
         *,
         lognormalized: bool,
     ) -> None:
         self._root, self._collection, self._columns = root, collection, columns
-        self._transform, self._lognormalized = transform, lognormalized
+        self._transform, self._gain, self._lognormalized = transform, gain, lognormalized
         keys = ("X",) if lognormalized else ("X", "counts")
         self._matrices = {key: MatrixWriter(root.create_group(key), len(columns)) for key in keys}
         # O(n) vectors, a few bytes a spot
@@ -102,26 +105,39 @@ class FeatureWriter:
         self._put("library", np.concatenate(self._library))
         self._put("xy", xy)
         self._put("mask", self._collection.present[:, self._columns])
+        self._put("gain", self._gain)
 
     def write_components(
         self, components: Components, *, workers: int, scheduler: Scheduler | None = "threads"
-    ) -> None:
-        """Write the principal axes and the scores of all rows, reading the rows back block by block."""
+    ) -> NDArray[np.float64]:
+        """Write the principal axes and the scores of all rows, reading the rows back block by block.
+
+        Returns
+        -------
+        (p,) float64
+            Sum of the squared scores along each axis.
+        """
         self._p = len(components.axes)
         self._put("pca_components", components.axes.astype(np.float32))
         self._put("pca_mean", components.mean)
         self._put("slice_mean", components.slice_mean)
-        self._put("pca_variance", components.variance)
         self._put("pca_inverse", components.inverse)
-        self._put("pca_residual", np.array([components.residual]))
         n = len(self._which)
         scores = self._root.create_array("pca", shape=(n, self._p), chunks=(min(CHUNK, n), self._p), dtype=np.float32)
         ranges = [(lo, min(lo + CHUNK, n)) for lo in range(0, n, CHUNK)]
-        function = partial(_scores, self._root, components, self._transform, self._which, self._indptr)
+        function = partial(_scores, self._root, components, self._transform, self._gain, self._which, self._indptr)
+        squares = np.zeros(self._p)
         for (lo, hi), block in zip(
             ranges, map_blocks(function, ranges, workers=workers, scheduler=scheduler), strict=True
         ):
             scores[lo:hi] = block
+            squares += np.sum(block.astype(np.float64) ** 2, axis=0)
+        return squares
+
+    def write_spread(self, variance: NDArray[np.float64], residual: float) -> None:
+        """Write the variance of spots along each axis, (p,), and that of a gene beyond the axes."""
+        self._put("pca_variance", variance)
+        self._put("pca_residual", np.array([residual]))
 
     def describe(self, ranked: Ranked, *, notes: tuple[str, ...]) -> None:
         """Write the gene table and, last, the description that makes the folder a feature store."""
@@ -222,6 +238,7 @@ def _scores(
     root: "zarr.Group",
     components: Components,
     transform: Transform,
+    gain: NDArray[np.float64],
     which: NDArray[np.int32],
     indptr: NDArray[np.int64],
     rows: tuple[int, int],
@@ -235,6 +252,7 @@ def _scores(
         # as many rows as hold ENTRIES values, at least one
         end = int(np.searchsorted(indptr, indptr[at] + ENTRIES, side="right")) - 1
         end = min(max(end, at + 1), hi)
-        out[at - lo : end - lo] = components.scores(transform.rows(read_csr(root, "X", at, end, g)), which[at:end])
+        values = transform.rows(read_csr(root, "X", at, end, g), gain, which[at:end])
+        out[at - lo : end - lo] = components.scores(values, which[at:end])
         at = end
     return out

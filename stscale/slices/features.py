@@ -18,13 +18,20 @@ from stscale.errors import InputError
 from stscale.slices.collection import Collection
 from stscale.slices.feature_writer import ATTRS, FORMAT, FeatureWriter, read_csr
 from stscale.slices.pca import Gram
-from stscale.slices.preprocess import feature_rows, rank_collection
+from stscale.slices.preprocess import Ranked, feature_rows, rank_collection, slice_moments
 from stscale.slices.store import _group, _stamp
 from stscale.slices.stream import collection_blocks, map_blocks
-from stscale.slices.transform import Transform
+from stscale.slices.surroundings import Surroundings
+from stscale.slices.transform import Transform, gains
 
 if TYPE_CHECKING:
     import pandas as pd
+
+EVERY = 4
+"""Spots for one average of a spot with its surroundings; fewer where the spots are few."""
+
+MANY = 4
+"""Averages for each principal axis, at least."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -153,6 +160,10 @@ class FeatureStore:
         """(s, g): whether the slice has the gene."""
         return self._array("mask")
 
+    def gain(self) -> NDArray[np.float64]:
+        """(s, g): factors of the transformed values of each slice; see `stscale.slices.transform`."""
+        return self._array("gain")
+
     def pca(self, lo: int, hi: int) -> NDArray[np.float32]:
         """Principal component scores of the rows `lo` to `hi`, (hi - lo, p)."""
         self._check(lo, hi)
@@ -170,8 +181,12 @@ class FeatureStore:
         """Mean of each transformed gene (`transform`) in each slice, (s, g); 0 where it lacks the gene."""
         return self._array("slice_mean")
 
+    def captured_mean(self) -> NDArray[np.float64]:
+        """Mean of each transformed gene in each slice before `gain`, (s, g): what the slice captured of it."""
+        return self.slice_mean() / self.gain()
+
     def pca_variance(self) -> NDArray[np.float64]:
-        """Variance along each axis, (p,), descending."""
+        """Variance of the spots along each axis, (p,), in the order of the axes (`stscale.slices.pca`)."""
         return self._array("pca_variance")
 
     def pca_inverse(self) -> NDArray[np.float64]:
@@ -273,13 +288,35 @@ def build_features(
     with atomic_path(out) as part:
         root = zarr.open_group(part, mode="w", zarr_format=3)
         transform = Transform.of(config, float(ranked.mean.sum()))
-        writer = FeatureWriter(root, collection, columns, transform, lognormalized=config.lognormalized)
-        gram = Gram(collection.present[:, columns])
+        gain = _gain(config, collection, ranked)[:, columns]
+        writer = FeatureWriter(root, collection, columns, transform, gain, lognormalized=config.lognormalized)
+        n = sum(store.n for store in collection.stores)
+        gram = Gram(collection.present[:, columns], _surroundings(config, n))
+        places = [store.coordinates() for store in collection.stores]
         for rows in map_blocks(function, blocks, workers=workers, scheduler=scheduler):
             writer.append(rows)
-            gram.add(rows.block.slice, transform.rows(rows.normalised))
+            i = rows.block.slice
+            gram.add(i, transform.rows(rows.normalised, gain, i), places[i][rows.kept])
         writer.close()
-        components = gram.components(config.n_pcs, center=config.center, scale=config.scale_genes, seed=seed)
-        writer.write_components(components, workers=workers, scheduler=scheduler)
+        components = gram.components(
+            config.n_pcs, center=config.center, scale=config.scale_genes, coherence=config.coherence, seed=seed
+        )
+        squares = writer.write_components(components, workers=workers, scheduler=scheduler)
+        writer.write_spread(*gram.spread(squares, len(columns)))
         writer.describe(ranked, notes=ranked.notes + components.notes)
     return FeatureStore.open(out)
+
+
+def _surroundings(config: Preprocess, n: int) -> Surroundings | None:
+    """Return what averages n spots, so that there are many averages for each axis."""
+    if config.axes == "spots":
+        return None
+    return Surroundings(max(1, min(EVERY, n // (MANY * config.n_pcs))))
+
+
+def _gain(config: Preprocess, collection: Collection, ranked: Ranked) -> NDArray[np.float64]:
+    """Return the factors of all genes of the vocabulary, (s, v)."""
+    if config.gain == "all" or config.lognormalized:
+        return np.ones(collection.present.shape)
+    totals = np.stack([slice_moments(collection, i).total for i in range(len(collection.stores))])
+    return gains(totals, ranked.mean, collection.present)

@@ -6,8 +6,22 @@ With row sums S_i and centres c_i of slice i (n_i rows), the centred Gram matrix
 
 so XᵀX and the sums are all that has to be kept: (g, g) + (s, g) float64, whatever the number of rows.
 A gene a slice lacks is filled with its centre there: centred it is 0, and it is 0 in the scores.
+
+Axes of spots are half noise: counting spreads it evenly over the genes. Rows x_b may be averages of spots with those
+around them instead (`surroundings`), whose noise is a small share κ of a spot's; with U_i = Σ x_b and B_i rows of slice
+i in place of S_i and n_i, the formula above holds for them. Scores are of spots on these axes. What neighbours share of
+a gene's variance is its autocorrelation,
+
+    I_j = (v_j / σ²_j − κ̄) / (1 − κ̄)
+
+with the variances v_j of averages and σ²_j of spots: Moran's I with the weights Σ_b w_bi w_bj, i ≠ j. A gene weighs
+I_j^a / σ_j: of thousands of genes that share nothing, each would bring its noise.
+
+Source: Moran, Notes on continuous stochastic phenomena, Biometrika 37 (1950), 17-23; of axes by what neighbours share,
+Wartenberg, Multivariate spatial correlation, Geogr. Anal. 17 (1985), 263-283.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,10 +30,12 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from stscale.errors import InputError
+from stscale.slices.surroundings import Averages, Surroundings
 
 DENSE_BYTES = 16 << 20  # rows made dense at a time
 SPARSE_BELOW = 0.06  # share of stored entries below which the sparse product is the faster one (measured)
 SLAB = 512  # columns of a sparse product at a time
+FLOOR = 0.005  # least autocorrelation a gene is taken to have; that of 10⁴ spots without any comes out between ±0.01
 SMALL = 512  # genes up to which all eigenvectors are computed directly
 
 
@@ -33,7 +49,8 @@ class Components:
         (p, g) float64, orthonormal rows times `inverse`, largest variance first; the loading of largest magnitude
         before that is positive.
     variance
-        (p,) float64, variance along each axis: divided by n − 1, or by n − s when centred per slice.
+        (p,) float64, variance along each axis of what the axes are of, averages or spots: the sum of squares over their
+        number less 1, or less s when centred per slice.
     mean
         (g,) float64, mean of each gene over the rows of the slices that have it.
     slice_mean
@@ -42,9 +59,7 @@ class Components:
         (s, p) float64, the centre of each slice's rows in the scores, subtracted from them.
     inverse
         (g,) float64, what each gene was multiplied by before the axes were found: 1, or 1 / its standard deviation (0
-        for a constant gene). It is part of `axes`; ``axes / inverse`` has orthonormal rows.
-    residual
-        Variance of a gene, so multiplied, that the axes leave over, on average.
+        for a constant gene), times its weight. It is part of `axes`; ``axes / inverse`` has orthonormal rows.
     notes
         What the user should know, one sentence each.
     """
@@ -55,7 +70,6 @@ class Components:
     slice_mean: NDArray[np.float64]
     offset: NDArray[np.float64]
     inverse: NDArray[np.float64]
-    residual: float
     notes: tuple[str, ...]
 
     def scores(self, rows: sparse.csr_matrix, which: NDArray[np.integer]) -> NDArray[np.float32]:
@@ -76,28 +90,51 @@ class Components:
 
 
 class Gram:
-    """Accumulator of XᵀX and of the row sums of each slice.
+    """Accumulator of XᵀX, of the row sums of each slice and of the genes' sums of squares.
 
     Parameters
     ----------
     present : (s, g) bool
         Genes each slice has. Values of a gene in a slice that lacks it must not be stored.
+    surroundings
+        What averages the rows that XᵀX is of; None: it is of the rows themselves.
     """
 
-    def __init__(self, present: NDArray[np.bool_]) -> None:
+    def __init__(self, present: NDArray[np.bool_], surroundings: Surroundings | None = None) -> None:
         s, g = present.shape
-        self._present = present
-        self._n = np.zeros(s)
-        self._sums = np.zeros((s, g))
+        self._present, self._surroundings = present, surroundings
+        self._n, self._sums = np.zeros(s), np.zeros((s, g))
+        self._squares = np.zeros(g)
+        self._seen, self._totals, self._noise = np.zeros(s), np.zeros((s, g)), 0.0  # of averages
         self._gram = np.zeros((g, g), order="F")  # upper triangle; Fortran order is updated in place by BLAS
 
-    def add(self, i: int, rows: sparse.csr_matrix) -> None:
-        """Add rows (m, g) of slice `i`. The same order of calls gives the same bits."""
+    def add(self, i: int, rows: sparse.csr_matrix, xy: NDArray[np.float64] | None = None) -> None:
+        """Add the next rows (m, g) of slice `i`, slices one after another. The same calls give the same bits.
+
+        `xy` (m, 2 or 3), where the spots are, is needed to average them.
+        """
         m, g = rows.shape
         if m == 0:
             return
+        values = rows.data.astype(np.float64)
         self._n[i] += m
-        self._sums[i] += np.bincount(rows.indices, weights=rows.data, minlength=g)
+        self._sums[i] += np.bincount(rows.indices, weights=values, minlength=g)
+        self._squares += np.bincount(rows.indices, weights=values * values, minlength=g)
+        if self._surroundings is None:
+            self._add(rows)
+        else:
+            assert xy is not None
+            self._average(self._surroundings.add(i, rows, xy))
+
+    def _average(self, found: Iterable[Averages]) -> None:
+        for part in found:
+            self._seen[part.slice] += part.rows.shape[0]
+            self._totals[part.slice] += np.asarray(part.rows.sum(axis=0)).ravel()
+            self._noise += part.noise
+            self._add(part.rows)
+
+    def _add(self, rows: sparse.csr_matrix) -> None:
+        m, g = rows.shape
         if rows.nnz < SPARSE_BELOW * m * g:
             self._add_sparse(rows)
         else:
@@ -123,54 +160,64 @@ class Gram:
             self._gram[:hi, lo:hi] += product.toarray(order="F")
 
     def components(
-        self, n_pcs: int, *, center: Literal["all", "slice"] = "all", scale: bool = False, seed: int = 0
+        self,
+        n_pcs: int,
+        *,
+        center: Literal["all", "slice"] = "all",
+        scale: bool = False,
+        coherence: float = 0.0,
+        seed: int = 0,
     ) -> Components:
         """Principal components of all rows added. May be called once: the Gram matrix is used up.
 
         Parameters
         ----------
         n_pcs
-            Components wanted; fewer are returned, with a note, when the rows have no more.
+            Components wanted; fewer are returned, with a note, when the patches have no more.
         center
             ``"all"``: around the mean over all slices. ``"slice"``: around each slice's own mean, which
             takes out whatever shifts a slice as a whole (a linear batch correction, but also true differences).
         scale
             Divide each gene by its standard deviation around that mean first (PCA of the correlations).
+        coherence
+            Power a of a gene's autocorrelation in its weight; without effect on axes of spots. An autocorrelation below
+            `FLOOR` counts as that.
         seed
             Start vector of the iteration for many genes; it does not show in the result beyond rounding.
 
         Raises
         ------
         InputError
-            If there are not at least two rows (`center` ``"slice"``: one more than there are slices).
+            If there are not at least two spots (`center` ``"slice"``: one more than there are slices).
         """
         from scipy.linalg.blas import dsyr2k
 
+        if self._surroundings is None:
+            self._seen, self._totals = self._n, self._sums
+        else:
+            self._average(self._surroundings.rest())
         g = self._gram.shape[0]
-        degrees = int(self._n.sum()) - (1 if center == "all" else int((self._n > 0).sum()))
+        taken = 1 if center == "all" else int((self._n > 0).sum())
+        n, degrees = int(self._n.sum()), int(self._seen.sum()) - taken
         p = min(n_pcs, degrees, g)
         if p < 1:
             raise InputError(
-                f"{int(self._n.sum())} spots of {len(self._n)} slices with {g} genes have no principal component; "
+                f"{n} spots of {len(self._n)} slices with {g} genes have no principal component; "
                 "at least two spots with counts are needed, with center = 'slice' in one slice"
             )
-        notes = () if p == n_pcs else (f"n_pcs = {n_pcs} lowered to {p}: {degrees + 1} spots, {g} genes",)
+        notes = () if p == n_pcs else (f"n_pcs = {n_pcs} lowered to {p}: {n} spots, {g} genes",)
         mean, slice_mean = self._means()
         centre = np.where(self._present, mean, 0.0) if center == "all" else slice_mean
-        half = self._sums - 0.5 * self._n[:, None] * centre
+        half = self._totals - 0.5 * self._seen[:, None] * centre
         gram = dsyr2k(-1.0, half.T, centre.T, beta=1.0, c=self._gram, overwrite_c=1)
         del self._gram
-        inverse = np.ones(g)
-        if scale:
-            variance = np.diag(gram) / degrees
-            # a constant gene has no spread to divide by: it stays at 0; rounding leaves tiny variances there
-            varies = variance > 1e-12 * max(float(variance.max()), 1e-300)
-            inverse[varies] = 1.0 / np.sqrt(variance[varies])
-            inverse[~varies] = 0.0
-            gram *= inverse[:, None]
-            gram *= inverse[None, :]
-        total = float(np.trace(gram))
+        level = np.sum((2.0 * self._sums - self._n[:, None] * centre) * centre, axis=0)
+        variance = np.maximum(self._squares - level, 0.0) / (n - taken)
+        inverse = self._inverse(variance, np.diag(gram) / degrees, scale=scale, coherence=coherence)
+        gram *= inverse[:, None]
+        gram *= inverse[None, :]
         values, axes = _largest(gram, p, seed)
+        self._degrees, self._total = n - taken, float(variance @ inverse**2)
         axes = axes * inverse
         return Components(
             axes=axes,
@@ -179,9 +226,42 @@ class Gram:
             slice_mean=slice_mean,
             offset=centre @ axes.T,
             inverse=inverse,
-            residual=max(total - float(values.sum()), 0.0) / degrees / max(g - p, 1),
             notes=notes,
         )
+
+    def _inverse(
+        self, variance: NDArray[np.float64], averaged: NDArray[np.float64], *, scale: bool, coherence: float
+    ) -> NDArray[np.float64]:
+        """Return what genes are multiplied by, (g,), from the variances of spots and of averages."""
+        # a constant gene has no spread to divide by: it stays at 0; rounding leaves tiny variances there
+        varies = variance > 1e-12 * max(float(variance.max()), 1e-300)
+        inverse = np.ones(len(variance))
+        if scale:
+            inverse[varies] = 1.0 / np.sqrt(variance[varies])
+            inverse[~varies] = 0.0
+        if coherence and self._surroundings is not None:
+            share = self._noise / float(self._seen.sum())
+            found = (averaged[varies] / variance[varies] - share) / max(1.0 - share, 1e-12)
+            inverse[varies] *= np.clip(found, FLOOR, 1.0) ** coherence
+        return inverse
+
+    def spread(self, squares: NDArray[np.float64], g: int) -> tuple[NDArray[np.float64], float]:
+        """Return the variance of the spots along each axis and what the axes leave over, after `components`.
+
+        Parameters
+        ----------
+        squares : (p,) float64
+            Sum of the squared scores of all rows.
+        g
+            Genes.
+
+        Returns
+        -------
+        tuple
+            (p,) float64, and the variance of a gene, multiplied as the axes' are, beyond them, on average.
+        """
+        variance = squares / self._degrees
+        return variance, max(self._total - float(variance.sum()), 0.0) / max(g - len(squares), 1)
 
     def _means(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Mean of each gene over the slices that have it, and over each slice."""

@@ -9,6 +9,9 @@ The variance of √x + √(x + 1) hardly depends on the mean of x where c is Poi
 above the library (a thousand counts a spot, T = 10⁴) the logarithm hardly tells a count of 1 from one of 5, and genes
 with few counts lose what they say.
 
+A gene that is captured e times as well in one slice as in all has √e times the y there (for few counts a little more).
+`gains` takes that out: y is divided by the root of the slice's share of the gene over its share in all slices.
+
 Source: Freeman and Tukey, Transformations related to the angular and the square root, Ann. Math. Statist. 21 (1950),
 607-611.
 """
@@ -21,6 +24,9 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from stscale.config import Preprocess
+
+PRIOR = 20.0
+"""Counts of a gene in a slice that say as much about its capture as the belief that it is that of all slices."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,11 +59,21 @@ class Transform:
             return cls(kind="log")
         return cls(kind="sqrt", ratio=library / config.target_sum)
 
-    def rows(self, normalised: sparse.csr_matrix) -> sparse.csr_matrix:
-        """Return rows (m, g) of log-normalised values transformed; what is not stored stays 0."""
+    def rows(
+        self, normalised: sparse.csr_matrix, gain: NDArray[np.float64], which: NDArray[np.integer] | int
+    ) -> sparse.csr_matrix:
+        """Return rows (m, g) of log-normalised values transformed, times `gain` (s, g) of their slices `which`, (m,).
+
+        What is not stored stays 0. Logarithms have no gain.
+        """
         if self.kind == "log":
             return normalised
         data = self.values(normalised.data)
+        if isinstance(which, int):
+            data *= gain[which].astype(data.dtype)[normalised.indices]
+        else:
+            slices = np.repeat(which, np.diff(normalised.indptr))
+            data *= gain[slices, normalised.indices].astype(data.dtype)
         return sparse.csr_matrix((data, normalised.indices, normalised.indptr), shape=normalised.shape)
 
     def values(self, normalised: NDArray[Any]) -> NDArray[Any]:
@@ -72,3 +88,27 @@ class Transform:
         y += x
         y -= 1
         return y
+
+
+def gains(totals: NDArray[np.float64], mean: NDArray[np.float64], present: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Return what the values of a gene in a slice are multiplied by.
+
+    Parameters
+    ----------
+    totals
+        (s, v) counts of each gene of the vocabulary in each slice.
+    mean
+        (v,) mean counts of a spot over the slices that have the gene.
+    present
+        (s, v) whether the slice has the gene.
+
+    Returns
+    -------
+    NDArray
+        (s, v) float64, r^-½ with r the counts over those expected of the slice's library, `PRIOR` counts added to both;
+        1 where a slice lacks the gene.
+    """
+    share = mean / max(float(mean.sum()), 1e-300)
+    library = totals.sum(axis=1) / np.maximum(present @ share, 1e-300)
+    expected = library[:, None] * share
+    return np.where(present, np.sqrt((expected + PRIOR) / (totals + PRIOR)), 1.0)

@@ -51,7 +51,8 @@ def collection(tmp_path_factory):
 
 
 def build(folder, collection, *, name="features.zarr", workers=2, seed=0, **options):
-    options = {"n_hvg": 40, "n_pcs": 6, "center": "all", "scale_genes": False, "transform": "log"} | options
+    own = {"n_hvg": 40, "n_pcs": 6, "center": "all", "scale_genes": False, "transform": "log", "axes": "spots"}
+    options = own | options
     return build_features(collection, folder / name, config=Preprocess(**options), seed=seed, workers=workers)
 
 
@@ -102,24 +103,31 @@ def test_values_equal_numpy(tmp_path, collection):
     assert store.mask().all()
 
 
-def freeman_tukey(X, columns):
-    """Dense √x + √(x + 1) − 1 at the mean library."""
-    rows = np.concatenate([dense[dense.sum(axis=1) > 0] for dense in X]).astype(np.float64)
+def freeman_tukey(X, columns, *, gain=True):
+    """Dense √x + √(x + 1) − 1 at the mean library, over the root of what the slice captures of a gene against all."""
+    kept = [dense[dense.sum(axis=1) > 0].astype(np.float64) for dense in X]
+    rows = np.concatenate(kept)
     library = rows.sum(axis=1, keepdims=True)
-    x = (rows / library * library.mean())[:, columns]
-    return np.sqrt(x) + np.sqrt(x + 1) - 1
+    x = rows / library * library.mean()
+    y = np.sqrt(x) + np.sqrt(x + 1) - 1
+    if gain:
+        share = rows.mean(axis=0) / rows.mean(axis=0).sum()
+        captured = [(dense.sum(axis=0) + 20) / (dense.sum() * share + 20) for dense in kept]
+        y /= np.sqrt(np.repeat(captured, [len(dense) for dense in kept], axis=0))
+    return y[:, columns]
 
 
-@pytest.mark.parametrize("transform", ["sqrt", "log"])
+@pytest.mark.parametrize(("transform", "gain"), [("sqrt", "slice"), ("sqrt", "all"), ("log", "slice")])
 @pytest.mark.parametrize("scale", [False, True])
 @pytest.mark.parametrize("center", ["all", "slice"])
-def test_scores_equal_sklearn(tmp_path, center, scale, transform, collection):
+def test_scores_equal_sklearn(tmp_path, center, scale, transform, gain, collection):
     from sklearn.decomposition import PCA
 
     X = matrices()
-    store = build(tmp_path, collection, center=center, scale_genes=scale, transform=transform)
+    store = build(tmp_path, collection, center=center, scale_genes=scale, transform=transform, gain=gain)
     columns = np.searchsorted(gene_names(90), store.genes())
-    normal = reference(X, columns) if transform == "log" else freeman_tukey(X, columns)
+    captured = gain == "slice"
+    normal = reference(X, columns) if transform == "log" else freeman_tukey(X, columns, gain=captured)
     np.testing.assert_allclose(store.normalised(0, store.n).toarray(), reference(X, columns), rtol=1e-6)
     parts = np.split(normal, store.offsets()[1:-1])
     np.testing.assert_allclose(store.slice_mean(), [part.mean(axis=0) for part in parts], atol=1e-6)
@@ -136,6 +144,24 @@ def test_scores_equal_sklearn(tmp_path, center, scale, transform, collection):
     np.testing.assert_allclose(got * sign, expected, atol=1e-4 * np.abs(expected).max())
     assert store.pca_components().shape == (6, 40)
     np.testing.assert_allclose(store.pca_variance(), (expected**2).sum(axis=0) / (len(expected) - ddof), rtol=1e-5)
+
+
+def test_axes_of_surroundings_are_written_with_the_spread_of_spots(tmp_path, collection):
+    bare = build(tmp_path, collection, center="slice", scale_genes=True)
+    store = build(tmp_path, collection, name="around.zarr", center="slice", scale_genes=True, axes="surroundings")
+    assert store.p == bare.p == 6
+    scores = store.pca(0, store.n).astype(np.float64)
+    assert not np.allclose(np.abs(scores), np.abs(bare.pca(0, bare.n)), atol=0.1)
+    for part in np.split(scores, store.offsets()[1:-1]):
+        np.testing.assert_allclose(part.mean(axis=0), 0, atol=1e-5)
+    np.testing.assert_allclose(store.pca_variance(), (scores**2).sum(axis=0) / (store.n - 3), rtol=1e-6)
+    axes = store.pca_components() / store.pca_inverse()
+    np.testing.assert_allclose(axes @ axes.T, np.eye(6), atol=1e-5)
+    assert (store.pca_inverse() < bare.pca_inverse()).all()  # each gene weighs its autocorrelation besides
+    again = build(
+        tmp_path, collection, name="one.zarr", center="slice", scale_genes=True, axes="surroundings", workers=1
+    )
+    assert_same_files(store.path, again.path)
 
 
 def assert_same_files(a, b):

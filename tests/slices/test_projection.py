@@ -84,6 +84,23 @@ def test_scores_of_a_part_of_the_panel_keep_direction_and_size(run, tmp_path) ->
     assert abs(apart) < 0.03
 
 
+def test_what_a_new_slice_captures_better_is_brought_to_the_height_of_the_run(run, tmp_path) -> None:
+    _, features = run
+    store = write_slice(
+        tmp_path / "more.zarr", counts(2) * np.where(np.arange(G) % 2, 4, 1), gene_names(G), name="more", seed=2
+    )
+    _, found = project(features, store, tmp_path)
+    odd = np.isin(features.genes(), gene_names(G)[1::2])
+    gain = found.gain()[0]
+    assert np.median(gain[odd]) < 0.9 < 1.4 < np.median(gain[~odd])
+    # four times the counts: twice the root, of a library that grew as well
+    assert np.median(gain[~odd]) / np.median(gain[odd]) == pytest.approx(2.0, rel=0.15)
+    lo, hi = features.offsets()[1:]
+    whole, scores = features.pca(lo, hi), found.pca(0, found.n)
+    slope = [float(np.polyfit(whole[:, k], scores[:, k], 1)[0]) for k in range(HIDDEN)]
+    assert np.allclose(slope, 1.0, atol=0.2)
+
+
 def test_spots_without_counts_are_left_out(run, tmp_path) -> None:
     _, features = run
     X = counts(3)
