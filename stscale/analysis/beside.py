@@ -2,8 +2,8 @@
 
 A network that is trained for a few hundred steps keeps most of what separates domains and loses some of it, other parts
 with each seed; components averaged over neighbours lose what only training removes, such as differences between
-patients. The mixture sees what either of them holds; at three times the variance of the latents the components lead, and
-seeds of the training show less.
+patients. The mixture sees what either of them holds; at three times the variance of the latents the components lead,
+and seeds of the training show less.
 """
 
 from __future__ import annotations
