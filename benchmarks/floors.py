@@ -74,7 +74,7 @@ def floor(
     # a plain mixture; the row of method smooth has the domains of a run
     changes = {
         "run": {"seed": seed, "threads": threads},
-        "preprocess": {"scale_genes": scale_genes, "center": center, "transform": transform},
+        "preprocess": {"scale_genes": scale_genes, "center": center, "transform": transform, "axes": "spots"},
         "domains": {"method": "gmm", "k": k, "covariance": covariance, "moves": 0, "spatial": 0.0},
     }
     config = options(preset).replace(changes)

@@ -9,7 +9,8 @@ from benchmarks.tables import Results, table, targets
 def levers(results: Results) -> str:
     """Render the mean ARI of each lever on each set with its mean rank, the mixing of slices, and the targets."""
     sets = results["sets"]
-    keys = list(dict.fromkeys(key for part in sets.values() for key in part["levers"]))
+    found = list(dict.fromkeys(key for part in sets.values() for key in part["levers"]))
+    keys = [key for key in found if all(key in part["levers"] for part in sets.values())]
     titles = {key: lever["title"] for part in sets.values() for key, lever in part["levers"].items()}
     rows = []
     for name, part in sets.items():
@@ -21,6 +22,9 @@ def levers(results: Results) -> str:
     named = "\n".join(f"- {key}: {titles[key]}" for key in keys)
     parts = [f"ARI, mean over seeds, K given, one thread, {results['environment']['date']}; columns:\n\n{named}"]
     parts.append(table(["set", "seeds", *keys], rows))
+    some = [key for key in found if key not in keys]
+    if some:
+        parts.append(_some(sets, some))
     mixing = [
         [name, *(_mean(part, "default", key) for key in ("boundary_accuracy", "ilisi", "ilisi_elsewhere", "ceiling"))]
         for name, part in sets.items()
@@ -40,3 +44,15 @@ def levers(results: Results) -> str:
 def _mean(part: dict[str, Any], lever: str, key: str) -> str:
     values = [run[key] for run in part["levers"].get(lever, {"runs": []})["runs"] if key in run]
     return f"{statistics.fmean(values):.3f}" if values else ""
+
+
+def _some(sets: dict[str, Any], keys: list[str]) -> str:
+    """Render the levers that were measured on some of the sets, a row each, beside learned latents on these."""
+    names = [name for name, part in sets.items() if all(key in part["levers"] for key in keys)]
+    shown = [key for key in ("default", "learned") if all(key in sets[name]["levers"] for name in names)] + keys
+    rows = []
+    for key in shown:
+        title = next(part["levers"][key]["title"] for part in sets.values() if key in part["levers"])
+        cells = [f"{_mean(sets[n], key, 'ari')} / {_mean(sets[n], key, 'boundary_accuracy')}" for n in names]
+        rows.append([title, *cells])
+    return "Parts of it, on some of the sets, ARI / boundary CA:\n\n" + table(["", *names], rows)

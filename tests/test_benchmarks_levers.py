@@ -5,6 +5,7 @@ import pytest
 
 from benchmarks import levers, tissues
 from benchmarks.levers import LEVERS, judged, mean_ranks, summary
+from benchmarks.readme_levers import levers as rendered
 from benchmarks.trial import ceiling
 from stscale.config import Preprocess, Simulate
 
@@ -72,9 +73,32 @@ def test_targets_are_of_what_was_measured() -> None:
         return {"levers": {"default": {"runs": [run]}, "floor-log": floor}}
 
     found = judged({"layers-none": tissue(0.9, 0.8), "layers-strong": tissue(0.85, 0.7), "her2st": tissue(0.4, 0.3)})
-    assert [round(part["measured"], 3) for part in found.values()] == [0.04, 0.04, 0.2, 0.875, -0.05]
-    assert [part["met"] for part in found.values()] == [False, False, False, True, False]
+    assert [round(part["measured"], 3) for part in found.values()] == [0.04, 0.04, 0.2, 0.875, 1.0, -0.05]
+    assert [part["met"] for part in found.values()] == [False, False, False, True, True, False]
     assert judged({}) == {}
+
+
+def test_targets_of_the_joint_cortex_and_of_boundaries() -> None:
+    def edges(*values: float) -> dict[str, object]:
+        return {"runs": [{"seed": i, "ari": 0.5, "boundary_accuracy": v} for i, v in enumerate(values)]}
+
+    default = {"runs": [{"seed": i, "ari": v} for i, v in enumerate((0.64, 0.66, 0.67))]}
+    both = {"learned": edges(0.5, 0.6), "reconstruction": edges(0.4, 0.5)}
+    found = judged({"dlpfc": {"levers": {"default": default, **both}}, "her2st": {"levers": both}})
+    assert [round(part["measured"], 3) for part in found.values()] == [0.66, -0.03, 0.1]
+    assert [part["met"] for part in found.values()] == [True, False, True]
+
+
+def test_levers_of_some_sets_have_a_table_of_their_own() -> None:
+    def lever(title: str) -> dict[str, object]:
+        return {"title": title, "runs": [{"seed": 0, "ari": 0.5, "boundary_accuracy": 0.25}]}
+
+    whole = {"default": lever("all"), "learned": lever("latents")}
+    sets = {"a": {"levers": whole}, "b": {"levers": {**whole, "reconstruction": lever("plain")}}}
+    text = rendered({"sets": sets, "mean_rank": mean_ranks(sets), "environment": {"date": "2026-01-02"}})
+    assert "| set | seeds | default | learned |" in text
+    assert "|  | b |\n| --- | --- |\n| all | 0.500 / 0.250 |\n| latents |" in text
+    assert "| plain | 0.500 / 0.250 |" in text
 
 
 def test_ranks_take_the_seeds_that_all_have() -> None:
