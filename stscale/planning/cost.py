@@ -108,7 +108,7 @@ def _features(size: Size, run: Run, machine: Machine) -> Cost:
         # every fourth average, of 19 spots, and two windows of them at once
         rows, entries = size.n / 4, min(19 * kept, size.n * float(g)) / 4
         ram += 12 * 512 * g
-        passes += COUNT_PASSES * 19 / 4 * kept / 8 / machine.counts
+        passes += COUNT_PASSES * 19 / 4 * kept / 2 / machine.counts
     dense = (
         1.5 * rows * g * g / 2 / machine.products if entries > 0.06 * rows * g else entries * g / machine.products * 4
     )
@@ -118,7 +118,7 @@ def _features(size: Size, run: Run, machine: Machine) -> Cost:
         ram=ram,
         vram=0,
         disk=4.6 * kept + 4 * size.n * run.preprocess.n_pcs + 60 * size.n,
-        seconds=2 + passes + dense + scores,
+        seconds=1.5 + passes + dense + scores,
     )
 
 

@@ -173,7 +173,7 @@ class Gram:
         Parameters
         ----------
         n_pcs
-            Components wanted; fewer are returned, with a note, when the patches have no more.
+            Components wanted; fewer are returned, with a note, when the rows have no more.
         center
             ``"all"``: around the mean over all slices. ``"slice"``: around each slice's own mean, which
             takes out whatever shifts a slice as a whole (a linear batch correction, but also true differences).
