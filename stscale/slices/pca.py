@@ -7,8 +7,9 @@ With row sums S_i and centres c_i of slice i (n_i rows), the centred Gram matrix
 so XᵀX and the sums are all that has to be kept: (g, g) + (s, g) float64, whatever the number of rows.
 A gene a slice lacks is filled with its centre there: centred it is 0, and it is 0 in the scores.
 
-Most of a spot's variance is counting noise, which all genes have, and so is much of its axes. Rows x_b may be averages of spots with those
-around them instead (`surroundings`), whose noise is a small share κ of a spot's; with U_i = Σ x_b and B_i rows of slice
+Most of a spot's variance is counting noise, which all genes have, and so is much of its axes. Rows x_b may be averages
+of spots with those around them instead (`surroundings`), whose noise is a small share κ of a spot's; with U_i = Σ x_b
+and B_i rows of slice
 i in place of S_i and n_i, the formula above holds for them. Scores are of spots on these axes. What neighbours share of
 a gene's variance is its autocorrelation,
 
