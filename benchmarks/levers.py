@@ -51,8 +51,6 @@ class Lever:
         Of the default options.
     sees
         What the mixture sees: the learned latents, the floor's smoothed components, or both.
-    smoothed
-        Variance of the floor's components in that of the latents, where the mixture sees both.
     runs
         Trainings whose latents are put side by side: seeds s, s + 100, s + 200, …
     """
@@ -60,7 +58,6 @@ class Lever:
     title: str
     changes: dict[str, dict[str, Any]] = field(default_factory=dict)
     sees: str = "both"
-    smoothed: float = 3.0
     runs: int = 1
 
 
@@ -92,7 +89,14 @@ LEVERS = {
     "floor-spots": Lever(title="method smooth, axes of single spots", changes={"preprocess": _SPOTS}, sees="floor"),
     "alike": Lever(title="default, genes alike", changes={"preprocess": {"coherence": 0.0}}),
     "floor-alike": Lever(title="method smooth, genes alike", changes={"preprocess": {"coherence": 0.0}}, sees="floor"),
-    "beside-1": Lever(title="default, smoothed PCA at the variance of the latents", smoothed=1.0),
+    "floor-uneven": Lever(
+        title="method smooth, genes at the height each slice captures",
+        changes={"preprocess": {"gain": "all"}},
+        sees="floor",
+    ),
+    "beside-1": Lever(
+        title="default, smoothed PCA at the variance of the latents", changes={"domains": {"smoothed": 1.0}}
+    ),
     "log": Lever(title="default, components of log values", changes={"preprocess": {"transform": "log"}}),
     "still": Lever(title="default without moves of the mixture", changes={"domains": {"moves": 0}}),
     "spatial-12": Lever(title="default, neighbours' say 12", changes={"domains": {"spatial": 12.0}}),
@@ -119,7 +123,7 @@ def embedding(given: Prepared, lever: Lever, config: "Run", seed: int, work: Pat
             parts.append(_equal(z) / np.float32(lever.runs) ** 0.5)
             seconds += took
     if lever.sees in ("floor", "both"):
-        parts.append(_equal(floor_latents(given, work)) * np.float32(lever.smoothed) ** 0.5)
+        parts.append(_equal(floor_latents(given, work)) * np.float32(config.domains.smoothed) ** 0.5)
     return np.concatenate(parts, axis=1), seconds
 
 

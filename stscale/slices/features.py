@@ -18,11 +18,11 @@ from stscale.errors import InputError
 from stscale.slices.collection import Collection
 from stscale.slices.feature_writer import ATTRS, FORMAT, FeatureWriter, read_csr
 from stscale.slices.pca import Gram
-from stscale.slices.preprocess import Ranked, feature_rows, rank_collection, slice_moments
+from stscale.slices.preprocess import feature_rows, rank_collection, slice_gains
 from stscale.slices.store import _group, _stamp
 from stscale.slices.stream import collection_blocks, map_blocks
 from stscale.slices.surroundings import Surroundings
-from stscale.slices.transform import Transform, gains
+from stscale.slices.transform import Transform
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -288,7 +288,7 @@ def build_features(
     with atomic_path(out) as part:
         root = zarr.open_group(part, mode="w", zarr_format=3)
         transform = Transform.of(config, float(ranked.mean.sum()))
-        gain = _gain(config, collection, ranked)[:, columns]
+        gain = slice_gains(collection, ranked.mean, config)[:, columns]
         writer = FeatureWriter(root, collection, columns, transform, gain, lognormalized=config.lognormalized)
         n = sum(store.n for store in collection.stores)
         gram = Gram(collection.present[:, columns], _surroundings(config, n))
@@ -312,11 +312,3 @@ def _surroundings(config: Preprocess, n: int) -> Surroundings | None:
     if config.axes == "spots":
         return None
     return Surroundings(max(1, min(EVERY, n // (MANY * config.n_pcs))))
-
-
-def _gain(config: Preprocess, collection: Collection, ranked: Ranked) -> NDArray[np.float64]:
-    """Return the factors of all genes of the vocabulary, (s, v)."""
-    if config.gain == "all" or config.lognormalized:
-        return np.ones(collection.present.shape)
-    totals = np.stack([slice_moments(collection, i).total for i in range(len(collection.stores))])
-    return gains(totals, ranked.mean, collection.present)

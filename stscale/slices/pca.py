@@ -9,9 +9,8 @@ A gene a slice lacks is filled with its centre there: centred it is 0, and it is
 
 Most of a spot's variance is counting noise, which all genes have, and so is much of its axes. Rows x_b may be averages
 of spots with those around them instead (`surroundings`), whose noise is a small share κ of a spot's; with U_i = Σ x_b
-and B_i rows of slice
-i in place of S_i and n_i, the formula above holds for them. Scores are of spots on these axes. What neighbours share of
-a gene's variance is its autocorrelation,
+and B_i rows of slice i in place of S_i and n_i, the formula above holds for them. Scores are of spots on these axes.
+What neighbours share of a gene's variance is its autocorrelation,
 
     I_j = (v_j / σ²_j − κ̄) / (1 − κ̄)
 
@@ -124,7 +123,10 @@ class Gram:
         if self._surroundings is None:
             self._add(rows)
         else:
-            assert xy is not None
+            if xy is None:
+                raise ValueError(
+                    "rows were given without xy; pass where their spots are, they are averaged with those near"
+                )
             self._average(self._surroundings.add(i, rows, xy))
 
     def _average(self, found: Iterable[Averages]) -> None:

@@ -22,6 +22,7 @@ from stscale.slices.hvg import (
 )
 from stscale.slices.moments import Moments
 from stscale.slices.stream import Block, reduce_blocks
+from stscale.slices.transform import gains
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -83,6 +84,24 @@ def slice_moments(collection: Collection, i: int) -> Moments:
     sums, sums_of_squares = collection.stores[i].gene_sums()
     total[here], squares[here] = sums[columns[here]], sums_of_squares[columns[here]]
     return Moments(n=int(np.count_nonzero(collection.stores[i].totals())), total=total, squares=squares)
+
+
+def slice_gains(collection: Collection, mean: NDArray[np.float64], config: Preprocess) -> NDArray[np.float64]:
+    """Return what the transformed values of each slice are multiplied by, (s, v); no look at the counts.
+
+    Parameters
+    ----------
+    collection
+        The slices.
+    mean : (v,) float64
+        Mean counts of a spot, of all slices that set the height.
+    config
+        `gain`, `transform` and `lognormalized` are read: logarithms have no gain, all their factors are 1.
+    """
+    if config.gain == "all" or config.transform == "log" or config.lognormalized:
+        return np.ones(collection.present.shape)
+    totals = np.stack([slice_moments(collection, i).total for i in range(len(collection.stores))])
+    return gains(totals, mean, collection.present)
 
 
 def rank_collection(

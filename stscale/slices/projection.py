@@ -30,10 +30,9 @@ from stscale.slices.feature_writer import FeatureWriter
 from stscale.slices.features import FeatureStore
 from stscale.slices.hvg import GeneRanking
 from stscale.slices.pca import Components
-from stscale.slices.preprocess import Ranked, feature_rows, slice_moments
+from stscale.slices.preprocess import Ranked, feature_rows, slice_gains
 from stscale.slices.store import SliceStore
 from stscale.slices.stream import collection_blocks, map_blocks
-from stscale.slices.transform import gains
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -147,7 +146,7 @@ class Projection:
         )
         with atomic_path(out) as part:
             root = zarr.open_group(part, mode="w", zarr_format=3)
-            gain = self._gain(collection)
+            gain = slice_gains(collection, self.vocabulary_mean, c)[:, self.columns]
             writer = FeatureWriter(root, collection, self.columns, self.transform, gain, lognormalized=c.lognormalized)
             total, n = np.zeros(len(self.columns)), 0
             for rows in map_blocks(function, collection_blocks(collection, entries=c.block), workers=workers):
@@ -165,13 +164,6 @@ class Projection:
             writer.write_spread(self.variance, self.residual)
             writer.describe(self._ranked(), notes=())
         return FeatureStore.open(out)
-
-    def _gain(self, collection: Collection) -> NDArray[np.float64]:
-        """Return the factors of the run's genes in the slice, (1, g), against their shares in the run."""
-        if self.config.gain == "all" or self.config.lognormalized:
-            return np.ones((1, len(self.columns)))
-        totals = slice_moments(collection, 0).total[None]
-        return gains(totals, self.vocabulary_mean, collection.present)[:, self.columns]
 
     def _check(self, store: SliceStore) -> None:
         if not store.is_counts and not store.lognormalized:

@@ -164,6 +164,16 @@ def test_axes_of_surroundings_are_written_with_the_spread_of_spots(tmp_path, col
     assert_same_files(store.path, again.path)
 
 
+@pytest.mark.parametrize("transform", ["sqrt", "log"])
+def test_what_slices_captured_is_known_before_the_gain(tmp_path, transform, collection):
+    store = build(tmp_path, collection, transform=transform)
+    values = store.normalised(0, store.n)
+    bare = store.transform.rows(values, np.ones_like(store.gain()), 0).toarray()
+    means = [part.mean(axis=0) for part in np.split(bare, store.offsets()[1:-1])]
+    np.testing.assert_allclose(store.captured_mean(), means, atol=1e-5)
+    assert (store.gain() == 1).all() == (transform == "log")
+
+
 def assert_same_files(a, b):
     left = {path.relative_to(a): path.read_bytes() for path in a.rglob("*") if path.is_file()}
     right = {path.relative_to(b): path.read_bytes() for path in b.rglob("*") if path.is_file()}

@@ -129,3 +129,9 @@ def test_rows_wait_for_their_window() -> None:
     last = list(around.rest())
     assert [part.rows.shape for part in last] == [(5, G)]  # 20 rows: fewer than two windows
     assert list(around.rest()) == []
+
+
+def test_rows_without_places_are_refused() -> None:
+    gram = Gram(np.ones((1, G), dtype=bool), Surroundings(4))
+    with pytest.raises(ValueError, match="without xy"):
+        gram.add(0, sparse.csr_matrix(np.ones((3, G), dtype=np.float32)))
