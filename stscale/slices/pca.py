@@ -15,7 +15,7 @@ What neighbours share of a gene's variance is its autocorrelation,
     I_j = (v_j / σ²_j − κ̄) / (1 − κ̄)
 
 with the variances v_j of averages and σ²_j of spots: Moran's I with the weights Σ_b w_bi w_bj, i ≠ j. A gene weighs
-I_j^a / σ_j: of thousands of genes that share nothing, each would bring its noise.
+I_j^a / σ_j: of many genes that share nothing, each would bring its noise.
 
 Source: Moran, Notes on continuous stochastic phenomena, Biometrika 37 (1950), 17-23; of axes by what neighbours share,
 Wartenberg, Multivariate spatial correlation, Geogr. Anal. 17 (1985), 263-283.
