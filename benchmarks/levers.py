@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.data import RESULTS, environment, read_results, say, write_results
-from benchmarks.tissues import SHAPES, STRENGTHS, Prepared, names, prepared
+from benchmarks.tissues import SHAPES, STRENGTHS, Prepared, names, prepared, tissue
 from benchmarks.trial import floor_latents, latents, scored
 
 if TYPE_CHECKING:
@@ -72,6 +72,11 @@ def _alone(terms: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return {"spotscape": terms, **_SILENT}
 
 
+def _joined(spots: int) -> dict[str, dict[str, Any]]:
+    """Slices laid on each other, and each spot joined to so many of the slice beside."""
+    return {"graph": {"across": spots}}
+
+
 LEVERS = {
     "default": Lever(
         title="default: learned latents beside smoothed PCA of three times their variance, neighbours' say 6"
@@ -110,6 +115,9 @@ LEVERS = {
     ),
     "no-prototypes": Lever(title="learned without prototypes", changes=_alone({"w_prototypes": 0.0}), sees="learned"),
     "no-scale": Lever(title="learned without scale matching", changes=_alone({"w_scale": 0.0}), sees="learned"),
+    "joined": Lever(title="default, joined to 3 spots of each aligned slice beside (--align)", changes=_joined(3)),
+    "joined-smooth": Lever(title="method smooth, joined to 3 spots (--align)", changes=_joined(3), sees="floor"),
+    "joined-1": Lever(title="default, joined to 1 spot", changes=_joined(1)),
     "consensus": Lever(title="default, latents of 3 trainings side by side", runs=3),
 }
 
@@ -132,7 +140,8 @@ def learned(given: Prepared, config: "Run", work: Path) -> tuple[NDArray[np.floa
     from stscale.options import digest
 
     sections = config.digest("method", "seed", "preprocess", "sample", "spotscape", "train")
-    made = digest([sections, given.graph_path.parent.name, given.tissue.k])
+    where = [given.graph_path.parent.name, given.tissue.k]
+    made = digest([sections, *where] if given.graph is given.plane else [sections, *where, given.graph_path.stem])
     path = work / "latents" / given.tissue.name / f"{made}.npz"
     if not path.exists():
         start = time.perf_counter()
@@ -157,7 +166,7 @@ def measure(name: str, lever: Lever, seed: int, work: Path) -> dict[str, Any]:
 
     changes = {**lever.changes, "run": {"seed": seed, "threads": 1}}
     config = Run().replace(changes)
-    given = prepared(name, work, config.preprocess)
+    given = prepared(name, work, config.preprocess, graph=config.graph)
     domains = config.replace({"domains": {"k": given.tissue.k}}).domains
     z, training = embedding(given, lever, config, seed, work)
     start = time.perf_counter()
@@ -289,6 +298,8 @@ def main() -> None:
     set_threads(1)
     for name in given.sets:
         for key in [REFERENCE, *(k for k in given.levers if k != REFERENCE)]:
+            if "graph" in LEVERS[key].changes and len(tissue(name, given.work).files) < 2:
+                continue  # there is no slice beside it
             for seed in given.seeds:
                 results = read_results(given.out)
                 part = results.setdefault("sets", {}).setdefault(name, {"levers": {}})

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from benchmarks.data import SETS, TissueSet, slice_files
 
 if TYPE_CHECKING:
+    from stscale.config import Graph as GraphOptions
     from stscale.config import Preprocess
     from stscale.graphs import Graph
     from stscale.slices import FeatureStore
@@ -63,9 +64,11 @@ class Prepared:
     tissue
         Which.
     features, graph
-        The feature store and the spatial graph; `graph_path` is the file of the latter.
+        The feature store and the graph that embedding and domains see; `graph_path` is the file of the latter.
     graph_path
         Where the graph lies.
+    plane
+        The spatial graph of each slice by itself; another one than `graph` where slices are joined.
     labels
         (n,) object, the annotation of the rows of the feature store; None where there is none.
     """
@@ -74,6 +77,7 @@ class Prepared:
     features: "FeatureStore"
     graph: "Graph"
     graph_path: Path
+    plane: "Graph"
     labels: NDArray[np.object_]
 
 
@@ -112,8 +116,10 @@ def _plain(config: Any) -> dict[str, Any]:
     return values
 
 
-def prepared(name: str, folder: Path, preprocess: "Preprocess", *, seed: int = 0) -> Prepared:
-    """Ingest, choose genes, compute components and the default graph; what is there already is opened.
+def prepared(
+    name: str, folder: Path, preprocess: "Preprocess", *, graph: "GraphOptions | None" = None, seed: int = 0
+) -> Prepared:
+    """Ingest, choose genes, compute components and the graph; what is there already is opened.
 
     Parameters
     ----------
@@ -123,13 +129,14 @@ def prepared(name: str, folder: Path, preprocess: "Preprocess", *, seed: int = 0
         Where slices, features and graphs of all sets lie.
     preprocess
         Options of the features; each choice has a folder of its own.
+    graph
+        Options of the graph, of which `across` alone counts; default: none is joined.
     seed
-        Of the components.
+        Of the components, and of the alignment of slices that are joined.
     """
     from dataclasses import asdict
 
-    from stscale.config import Graph as GraphConfig
-    from stscale.config import Ingest
+    from stscale.config import Graph, Ingest
     from stscale.graphs import load, spatial_graph
     from stscale.options import digest
     from stscale.slices import Collection, FeatureStore, SliceStore, build_features, ingest, is_store
@@ -150,7 +157,7 @@ def prepared(name: str, folder: Path, preprocess: "Preprocess", *, seed: int = 0
         path.mkdir(parents=True, exist_ok=True)
         collection = Collection.build(slices, genes=preprocess.genes, min_shared=preprocess.min_shared_genes)
         features = build_features(collection, features_path, config=preprocess, seed=seed, workers=1)
-        spatial_graph(features.xy(), features.offsets(), GraphConfig()).save(graph_path)
+        spatial_graph(features.xy(), features.offsets(), Graph()).save(graph_path)
     features = FeatureStore.open(features_path)
     labels = np.full(features.n, None, dtype=object)
     group, row = features.slice(), features.row()
@@ -158,4 +165,28 @@ def prepared(name: str, folder: Path, preprocess: "Preprocess", *, seed: int = 0
         given = store.obs()["domain"].astype(object).to_numpy()
         labels[group == i] = given[row[group == i]]
     labels[np.isin(labels.astype(str), [*found.unlabelled, "nan", "None"])] = None
-    return Prepared(tissue=found, features=features, graph=load(graph_path), graph_path=graph_path, labels=labels)
+    plane = seen = load(graph_path)
+    if graph is not None and graph.across:
+        graph_path = path / f"joined-{graph.across}.npz"
+        if not graph_path.exists():
+            _joined(features, plane, graph, seed).save(graph_path)
+        seen = load(graph_path)
+    return Prepared(tissue=found, features=features, graph=seen, graph_path=graph_path, plane=plane, labels=labels)
+
+
+def _joined(features: "FeatureStore", plane: "Graph", graph: "GraphOptions", seed: int) -> "Graph":
+    """Join the slices as a run with `graph.across` does, each to the one before it."""
+    import tempfile
+
+    from stscale.alignment import PairList
+    from stscale.config import Run
+    from stscale.graphs import with_edges
+    from stscale.integrating.joining import Untrained, joined_pair
+
+    config = Run(graph=graph, seed=seed)
+    with tempfile.TemporaryDirectory() as scratch:
+        units: list[float | None] = [None] * features.n_slices
+        slices = Untrained(features, plane, units, rounds=config.smooth.rounds, folder=Path(scratch))
+        pairs = PairList.build(features.slice_names).pairs
+        ends = [joined_pair(slices, source, target, config).ends for source, target in pairs]
+    return with_edges(plane, *np.concatenate(ends, axis=1))

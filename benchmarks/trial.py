@@ -68,7 +68,7 @@ def scored(
 
     group, xy, labels = given.features.slice(), given.features.xy(), given.labels
     there = np.array([label is not None for label in labels])
-    found: dict[str, Any] = dict(score(labels, domains, indptr=given.graph.indptr, indices=given.graph.indices))
+    found: dict[str, Any] = dict(score(labels, domains, indptr=given.plane.indptr, indices=given.plane.indices))
     found["chaos"], found["pas"] = chaos(xy, domains, group), pas(xy, domains, group)
     found["slice_ari"] = {
         name: ari(labels[group == i], domains[group == i])

@@ -9,7 +9,9 @@ import typer
 
 from stscale.inputs import matched
 
+from .align import said
 from .options import (
+    AlignFirst,
     Debug,
     MaxRam,
     MaxVram,
@@ -21,6 +23,7 @@ from .options import (
     Setting,
     Threads,
     configured,
+    joining,
 )
 
 if TYPE_CHECKING:
@@ -38,6 +41,7 @@ def integrate(
     preset: Annotated[str | None, typer.Option("--preset", help="default, or paper: Spotscape as published.")] = None,
     config: Annotated[Path | None, typer.Option("--config", "-c", help="TOML file, see `stscale config`.")] = None,
     settings: Setting = None,
+    align: AlignFirst = None,
     lognormalized: Annotated[
         bool | None, typer.Option("--lognormalized", help="The input is already log-normalised.")
     ] = None,
@@ -61,7 +65,8 @@ def integrate(
     """Learn one embedding of all slices and find their domains.
 
     Writes the run folder: integrated.zarr (obsm X_stscale, obs stscale_domain and stscale_slice), report.html,
-    manifest.json, events.jsonl, checkpoints. The same command again goes on where an interrupted one stopped.
+    manifest.json, events.jsonl, checkpoints. With --align also what `stscale align` writes. The same command again goes
+    on where an interrupted one stopped.
     """
     run = configured(
         config,
@@ -81,6 +86,7 @@ def integrate(
             "preprocess": {"lognormalized": lognormalized, "genes": genes},
         },
     )
+    run = joining(run, align)
     # only now the heavy imports: a wrong option is answered at once
     from stscale.pipeline import integrate as integrate_slices
     from stscale.training.launch import followers
@@ -92,15 +98,18 @@ def integrate(
     paths = matched(slices)
     with followers(nproc, ["-m", "stscale_cli", *sys.argv[1:]]), watching(progress, quiet=quiet) as display:
         result = integrate_slices(paths, out=out, config=run, fresh=fresh, observer=display)
-    _tell(result, display)
+    _tell(result, display, aligned=run.graph.across > 0)
 
 
-def _tell(result: "Result", display: "Display | JsonLines") -> None:
+def _tell(result: "Result", display: "Display | JsonLines", *, aligned: bool) -> None:
     left = f" ({result.left_out} without counts left out)" if result.left_out else ""
     sure = "" if result.k_range is None else " (estimated; resampled tissue gives {} to {})".format(*result.k_range)
+    found = result.alignment() if aligned else None
+    laid = [] if found is None else said(found)
     display.done(
         [
             f"{result.n} spots of {len(result.slices)} slices{left}, {result.k} domains{sure}",
+            *laid,
             str(result.path / "integrated.zarr"),
             str(result.path / "report.html"),
             *_judged(result.quality()),

@@ -9,6 +9,7 @@ import typer
 
 from stscale.config import Run, load, preset
 from stscale.errors import InputError
+from stscale.sections import ACROSS
 
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
@@ -20,6 +21,11 @@ MethodName = Annotated[
 ]
 MaxRam = Annotated[str | None, typer.Option("--max-ram", help="Memory the run may take, for example 8G.")]
 MaxVram = Annotated[str | None, typer.Option("--max-vram", help="GPU memory the run may take, for example 16G.")]
+
+AlignFirst = Annotated[
+    bool | None,
+    typer.Option("--align/--no-align", help="Lay the slices on each other first; the embedding sees across them."),
+]
 
 
 class Progress(StrEnum):
@@ -70,6 +76,11 @@ def configured(
         run = run.replace(parsed_setting(text))
     kept = {s: {k: v for k, v in values.items() if v is not None} for s, values in given.items()}
     return run.replace({s: values for s, values in kept.items() if values})
+
+
+def joining(run: Run, align: bool | None) -> Run:
+    """Return the options with `graph.across` as `--align` says; a number given otherwise stays."""
+    return run if align is None else run.replace({"graph": {"across": (run.graph.across or ACROSS) if align else 0}})
 
 
 def parsed_setting(text: str) -> dict[str, dict[str, Any]]:

@@ -8,7 +8,7 @@ import typer
 
 from stscale.inputs import matched
 
-from .options import Debug, MaxRam, MaxVram, MethodName, Setting, Threads, configured
+from .options import AlignFirst, Debug, MaxRam, MaxVram, MethodName, Setting, Threads, configured, joining
 
 if TYPE_CHECKING:
     from stscale.planning import Plan
@@ -24,6 +24,7 @@ def plan(
     preset: Annotated[str | None, typer.Option("--preset", help="default, or paper: Spotscape as published.")] = None,
     config: Annotated[Path | None, typer.Option("--config", "-c", help="TOML file, see `stscale config`.")] = None,
     settings: Setting = None,
+    align: AlignFirst = None,
     genes: Annotated[str | None, typer.Option("--genes", help="Vocabulary: intersection or union.")] = None,
     device: Annotated[str | None, typer.Option("--device", help="auto, cpu or cuda.")] = None,
     threads: Threads = None,
@@ -49,6 +50,7 @@ def plan(
             "preprocess": {"genes": genes},
         },
     )
+    run = joining(run, align)
     from stscale.pipeline import plan as plan_slices
 
     found = plan_slices(matched(slices), out=out, config=run, idle=idle)

@@ -26,6 +26,7 @@ SAID = {
     "ingest": "reading slices",
     "features": "normalising, choosing genes, principal components",
     "graph": "building spatial graphs",
+    "join": "laying slices on each other, joining their graphs",
     "train": "training",
     "embed": "embedding every spot",
     "domains": "finding domains",

@@ -110,6 +110,11 @@ class Run(Section):
             raise InputError(
                 "output.counts = true, and log-normalised input has no counts; give counts, or set it false"
             )
+        if self.graph.across and self.two_views:
+            raise InputError(
+                f"graph.across = {self.graph.across} (--align) joins the graph of spotscape and smooth; {self.method} "
+                "reads two graphs of its own, of each slice: set it 0 and run stscale align on the finished run"
+            )
         if self.domains.method == "assignment":
             self._check_assignment()
 

@@ -53,6 +53,11 @@ def integrate(
     -------
     Result
 
+    Notes
+    -----
+    With `graph.across`, slices are laid on each other before the embedding, which then sees the spots of the slices
+    beside a spot's own too, and the finished run is aligned as `align` does.
+
     Raises
     ------
     StscaleError
@@ -67,6 +72,9 @@ def integrate(
     paths = check_inputs(slices)
     if fresh and any(Path(out).resolve() in p.resolve().parents for p in paths):
         raise InputError(f"the slices are inside {out}, which starting over would delete; give another folder")
+    config.check_sections()
+    if config.graph.across:
+        check_unaligned(paths, config)
     with group():
         if ranks.number() > 0:
             return _follow(config)
@@ -78,7 +86,9 @@ def integrate(
                 ranks.agreed(error.number if isinstance(error, Stopped) else None)
             raise
         ranks.agreed(result)
-        return result
+    if config.graph.across:
+        _align_run(result.path, None, (), (), fresh=False, tell=observer or (lambda event: None))
+    return result
 
 
 def align(

@@ -41,6 +41,12 @@ class Result:
         path = self.path / "quality.json"
         return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
+    def alignment(self) -> "Alignment | None":
+        """Read how the slices lie on each other; None where the run is not aligned."""
+        from stscale.alignment import read_alignment
+
+        return read_alignment(self.path)
+
     def adata(self) -> "anndata.AnnData":
         """Read `integrated.zarr`."""
         import anndata

@@ -6,6 +6,9 @@ from typing import Literal
 from stscale.errors import InputError
 from stscale.options import Section, option
 
+ACROSS = 3
+"""What `integrate --align` sets graph.across to."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Ingest(Section):
@@ -57,12 +60,20 @@ class Preprocess(Section):
 
 @dataclass(frozen=True, kw_only=True)
 class Graph(Section):
-    """Spatial graph of each slice; no edge joins two slices."""
+    """Spatial graph of each slice; with `across`, aligned slices are joined to those beside them."""
 
     kind: Literal["knn", "radius", "delaunay"] = option("knn", "rule that joins spots")
     k: int = option(6, "neighbours of a spot (knn)", low=1)
     radius: float | None = option(None, "largest distance, in the units of the coordinates (radius)", above=0.0)
     max_length: float = option(3.0, "longest Delaunay edge, in median edge lengths", above=1.0)
+    across: int = option(
+        0, f"spots of each aligned slice of [align] pairs that a spot is joined to; 0: none, --align: {ACROSS}", low=0
+    )
+
+    @property
+    def file(self) -> str:
+        """Name of the graph in the run folder that embedding and domains read."""
+        return "joined.npz" if self.across else "graph.npz"
 
     def check(self) -> None:
         """Refuse a radius graph without a radius, and a radius nobody reads."""

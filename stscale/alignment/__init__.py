@@ -2,6 +2,7 @@
 
 from stscale.alignment.anchor_plan import AnchorPlan, anchor_plan, estimate_overlap
 from stscale.alignment.anchors import Anchors, make_anchors
+from stscale.alignment.links import joins, links
 from stscale.alignment.match import Matches, match
 from stscale.alignment.pair import PairResult, align_pair
 from stscale.alignment.pairs import PairList
@@ -37,6 +38,8 @@ __all__ = [
     "estimate_overlap",
     "fit_warp",
     "heights",
+    "joins",
+    "links",
     "make_anchors",
     "match",
     "plan_path",

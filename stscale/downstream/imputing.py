@@ -110,7 +110,7 @@ class Imputing(Telling):
         if c.spotscape.input == "genes":
             return Decoding(method, columns, None)
         scratch = self.run.file("scratch")
-        graph = load(self.run.file("graph.npz"))
+        graph = load(self.run.file(c.graph.file))
         try:
             inputs = pca_inputs(features, graph, scratch, smooth=c.spotscape.smooth)
             scale = target_scale(inputs, graph, scratch, rounds=c.spotscape.target_smooth) * component_scale(features)

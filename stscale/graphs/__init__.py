@@ -9,7 +9,7 @@ from stscale.graphs.build import (
     spatial_graph,
     view_graphs,
 )
-from stscale.graphs.csr import Graph, block_diagonal, from_pairs, load
+from stscale.graphs.csr import Graph, block_diagonal, from_pairs, load, with_edges
 
 __all__ = [
     "Graph",
@@ -23,4 +23,5 @@ __all__ = [
     "slice_graph",
     "spatial_graph",
     "view_graphs",
+    "with_edges",
 ]

@@ -158,3 +158,16 @@ def block_diagonal(graphs: Sequence[Graph]) -> Graph:
     indptr = np.concatenate([[0], *(g.indptr[1:] + e for g, e in zip(graphs, edges, strict=False))])
     indices = np.concatenate([g.indices + np.int32(o) for g, o in zip(graphs, nodes, strict=False)])
     return Graph(indptr=indptr.astype(np.int64), indices=indices.astype(np.int32))
+
+
+def with_edges(graph: Graph, row: NDArray[np.integer], col: NDArray[np.integer]) -> Graph:
+    """Return the graph with the edges (row, col), (m,) nodes each, in addition; repeats are joined, loops dropped."""
+    from scipy.sparse import csr_matrix
+
+    given, more = (
+        csr_matrix((np.ones(part.n_edges, dtype=bool), part.indices, part.indptr), shape=(graph.n, graph.n))
+        for part in (graph, from_pairs(graph.n, row, col))
+    )
+    both = given + more
+    both.sort_indices()
+    return Graph(indptr=both.indptr.astype(np.int64), indices=both.indices.astype(np.int32))

@@ -78,7 +78,7 @@ class Learning(Telling):
         job = Job(
             config=c,
             features=features.path.absolute(),
-            graphs=tuple(run.file(f).absolute() for f in (VIEWS if len(graphs) > 1 else ("graph.npz",))),
+            graphs=tuple(run.file(f).absolute() for f in (VIEWS if len(graphs) > 1 else (c.graph.file,))),
             scratch=scratch,
             checkpoints=folder,
             digest=now,

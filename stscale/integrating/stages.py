@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from stscale import __version__
 from stscale import config as options
 from stscale.errors import InputError
-from stscale.integrating.learn import VIEWS, Learning
+from stscale.integrating.joining import Joining
+from stscale.integrating.learn import VIEWS
 from stscale.options import digest as options_digest
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ DERIVED = ("imputed.zarr", "trajectory.csv", "figures/trajectory.png")
 """What was made of latents that are replaced."""
 
 
-class Integration(Learning):
+class Integration(Joining):
     """The stages of one run, in order; each is reused, resumed or done."""
 
     def go(self) -> tuple["Collection", "FeatureStore", "NDArray[np.int32]"]:
@@ -35,13 +36,15 @@ class Integration(Learning):
         self.run.file("config.toml").write_text(options.dump(self.config), encoding="utf-8")
         features = self.features(collection)
         graph = self.graph(features)
+        graph = self.join(features, graph)
         graphs = self.views(features) or [graph]
         latents = self.train_and_embed(features, graphs)
         labels = self.domains(features, graph, graphs, latents)
         self.write(collection, features, latents, labels)
         self.quality(features, graph, latents, labels)
         shutil.rmtree(self.run.file("scratch"), ignore_errors=True)
-        self.report()
+        if not self.config.graph.across:  # the alignment that follows writes it
+            self.report()
         return collection, features, labels
 
     def ingest(self) -> "Collection":
@@ -130,7 +133,7 @@ class Integration(Learning):
         from stscale.slices.stream import spread
 
         path = self.run.file("graph.npz")
-        now = self._chain(asdict(self.config.graph))
+        now = self._chain({k: v for k, v in asdict(self.config.graph).items() if k != "across"})
         if self.run.finished("graph", now, path):
             self.skip("graph")
             return load(path)

@@ -64,12 +64,14 @@ def costs(size: Size, run: Run, machine: Machine, *, steps: int, cuda: bool) -> 
         _ingest(size, run, machine),
         _features(size, run, machine),
         _graph(size, run, machine),
+        *([_join(size, run, machine)] if run.graph.across else []),
         *([_train(size, run, machine, steps, cuda=cuda)] if run.trains else []),
         _embed(size, run, machine, cuda=cuda),
         _domains(size, run, machine),
         _write(size, run, machine),
         *([_quality(size, run, machine)] if run.report.quality else []),
-        _report(size, machine),
+        *([_align(size, run, machine)] if run.graph.across else []),
+        _report(size, run, machine),
     ]
 
 
@@ -132,6 +134,28 @@ def _graph(size: Size, run: Run, machine: Machine) -> Cost:
     return Cost(stage="graph", ram=ram, vram=0, disk=4 * edges + 8 * size.n, seconds=0.1 + 2.5e-6 * size.n)
 
 
+def _pairs(size: Size, run: Run) -> int:
+    return size.slices * (size.slices - 1) // 2 if run.align.pairs == "all" else size.slices - 1
+
+
+def _join(size: Size, run: Run, machine: Machine) -> Cost:
+    p = run.preprocess.n_pcs
+    edges = (run.graph.k + 2.5 * run.graph.across) * size.n
+    # components, averaged twice; two slices and what their alignment holds; the edges of one graph and of both
+    ram = machine.base + 80 * MIB + 0.9 * _mapped(size, p, p) + 1150 * size.largest + 8 * edges
+    seconds = 1 + _pairs(size, run) * (6 + 8e-5 * size.largest)
+    disk = 4 * edges + 8 * size.n + 4 * size.n * p * (1 + run.smooth.rounds)
+    return Cost(stage="join", ram=ram, vram=0, disk=disk, seconds=seconds)
+
+
+def _align(size: Size, run: Run, machine: Machine) -> Cost:
+    ram = machine.base + 290 * MIB + 3700 * size.largest
+    count = _pairs(size, run)
+    seconds = 1 + count * (5 + 4.7e-4 * size.largest)
+    entries = count * size.largest * (run.align.refine_k if run.align.refine else 1)
+    return Cost(stage="align", ram=ram, vram=0, disk=16 * entries + 16 * size.n, seconds=seconds)
+
+
 def _width(size: Size, run: Run) -> int:
     if run.two_views:
         return 2 * run.preprocess.n_pcs
@@ -154,6 +178,8 @@ def _batch(size: Size, run: Run) -> float:
     width = _width(size, run)
     # measured on tissue: tiles touch 2.05 b nodes, 1.5 b of them in the first layer; random seeds many more
     grow = (2.05, 1.5) if run.sample.kind == "tile" else (25.0, 6.0)
+    if run.graph.across and run.sample.kind == "tile":
+        grow = (8.0, 3.9)  # and what lies on them in the slices beside
     nodes, first = (min(f * b, size.n) for f in grow)
     views = 2 * 4 * (2 * nodes * width + 8 * first * c.hidden + 12 * b * c.latent + 4 * b * width)
     candidates = b + c.bank
@@ -251,9 +277,11 @@ def _quality(size: Size, run: Run, machine: Machine) -> Cost:
     return Cost(stage="quality", ram=ram, vram=0, disk=disk, seconds=3 + 1e-5 * size.n)
 
 
-def _report(size: Size, machine: Machine) -> Cost:
+def _report(size: Size, run: Run, machine: Machine) -> Cost:
     # the compiler behind UMAP, scanpy, and samples of a few thousand spots
     ram = machine.base + 520 * MIB + size.n * 130
+    if run.graph.across:  # figures of the pairs
+        ram += min(_pairs(size, run), 10) * 14 * MIB
     # markers and their maps read the expression twice at most
     seconds = 15 + 1e-6 * size.n + 1e-7 * size.stored
     return Cost(stage="report", ram=ram, vram=0, disk=6 * MIB, seconds=seconds)

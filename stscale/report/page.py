@@ -22,6 +22,7 @@ STAGES = {
     "ingest": "read the slices",
     "features": "genes and principal components",
     "graph": "spatial graph",
+    "join": "slices laid on each other and joined",
     "train": "training",
     "embed": "embedding of every spot",
     "domains": "domains",

@@ -94,7 +94,7 @@ def remarks(contents: Contents) -> list[str]:
     alone = int(contents.stage("graph").get("isolated") or 0)
     if alone:
         out.append(f"{count(alone, 'spot')} {'has' if alone == 1 else 'have'} no spatial neighbour.")
-    out += _of_the_fit(contents)
+    out += _of_the_join(contents) + _of_the_fit(contents)
     given, found = contents.option("domains", "k"), len(spots.domains)
     if given is not None and found != given and not contents.option("domains", "per_slice"):
         out.append(f"{count(int(given), 'domain')} were asked for, {found} are present.")
@@ -111,6 +111,23 @@ def remarks(contents: Contents) -> list[str]:
         line = str(note)
         out.append(line[:1].upper() + line[1:] + ("" if line.endswith(".") else "."))
     return out
+
+
+def _of_the_join(contents: Contents) -> list[str]:
+    """Return what joined slices mean for what is shown, and which are not joined."""
+    found = contents.stage("join")
+    if not found:
+        return []
+    out = [
+        "Slices were laid on each other before the embedding, and each spot was joined to those of the slices beside "
+        "its own: the embedding averages over them, so that slices mix in it more than by themselves."
+    ]
+    alone = int(found.get("unjoined") or 0)
+    if alone:
+        out.append(
+            f"{count(alone, 'spot')} {'lies' if alone == 1 else 'lie'} on no other slice and see their own alone."
+        )
+    return out + [f"{note[:1].upper()}{note[1:]}." for note in found.get("notes") or []]
 
 
 def _of_the_fit(contents: Contents) -> list[str]:

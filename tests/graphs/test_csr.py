@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from stscale.errors import InputError, StscaleError
-from stscale.graphs.csr import Graph, block_diagonal, from_pairs, load
+from stscale.graphs.csr import Graph, block_diagonal, from_pairs, load, with_edges
 
 # 0-1, 0-2, 1-2, 2-3; spot 4 is alone
 INDPTR = [0, 2, 4, 7, 8, 8]
@@ -150,3 +150,16 @@ def test_a_damaged_file_is_an_input_error_that_names_it(drawn: Graph, tmp_path: 
             np.save(file, drawn.indptr)
     with pytest.raises(InputError, match=r"graph\.npz"):
         load(path)
+
+
+def test_edges_are_added_once_in_both_directions_and_loops_are_dropped():
+    graph = from_pairs(6, np.array([0, 1, 4]), np.array([1, 2, 5]))
+    more = with_edges(graph, np.array([2, 3, 3, 1, 5]), np.array([3, 2, 3, 0, 0]))
+    more.validate()
+    expected = {(0, 1), (1, 2), (4, 5), (2, 3), (0, 5)}
+    row = np.repeat(np.arange(6), more.degree())
+    assert set(zip(row.tolist(), more.indices.tolist(), strict=True)) == expected | {(b, a) for a, b in expected}
+    same = with_edges(graph, np.empty(0, np.int64), np.empty(0, np.int64))
+    np.testing.assert_array_equal(same.indptr, graph.indptr)
+    np.testing.assert_array_equal(same.indices, graph.indices)
+    assert (same.indptr.dtype, same.indices.dtype) == (graph.indptr.dtype, graph.indices.dtype)
