@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from benchmarks.data import RESULTS, environment, read_results, say, write_results
 from benchmarks.tissues import Prepared, names, prepared
-from benchmarks.trial import floor_latents, latents
+from benchmarks.trial import floor_latents, latents, side_by_side
 
 if TYPE_CHECKING:
     from stscale.analysis import TiedMixture
@@ -25,16 +25,17 @@ PROTOTYPES = 10
 
 SILHOUETTE_SPOTS = 3_000
 TITLES = {
-    "default": "stscale: BIC of the tied mixture, its minimum, or its knee where it still falls at K = 15",
+    "default": "stscale: BIC of the tied mixture, its minimum, or its knee where that is at K = 14 or 15",
     "minimum": "BIC, minimum alone",
     "knee": "BIC, knee alone",
     "icl": "ICL: BIC and the entropy of the responsibilities, minimum",
     "silhouette": "largest mean silhouette of the mixture's domains (3 000 spots)",
     "stability": "largest ARI between the mixtures of two seeds, K above 2",
 }
-EMBEDDINGS = {"learned": "learned (default)", "smooth": "smooth (untrained)"}
+EMBEDDINGS = {"learned": "learned, beside smoothed components (default)", "smooth": "smooth (untrained)"}
 NOTES = {
     "labels": "give the true K of a set after everything is estimated; her2st's 'undetermined' is no domain",
+    "learned": "what the mixture of a run sees: latents beside smoothed components",
     "range": "central 90 % of the default estimator over resampled tiles, with the curve cut off anywhere in its last "
     "third; mixtures stay as fitted",
 }
@@ -53,7 +54,7 @@ def embedded(given: Prepared, kind: str, config: "Run", work: Path) -> NDArray[n
         z = latents(given, config, work)
         path.parent.mkdir(parents=True, exist_ok=True)
         np.save(path, z)
-    return np.load(path)
+    return side_by_side([(np.load(path), 1.0), (floor_latents(given, work), config.domains.smoothed)])
 
 
 def estimates(z: NDArray[np.float32], seed: int) -> dict[str, Any]:

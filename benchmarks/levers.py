@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from benchmarks.data import RESULTS, environment, read_results, say, write_results
 from benchmarks.tissues import SHAPES, STRENGTHS, Prepared, names, prepared, tissue
-from benchmarks.trial import floor_latents, latents, scored
+from benchmarks.trial import floor_latents, latents, scored, side_by_side
 
 if TYPE_CHECKING:
     from stscale.config import Run
@@ -128,11 +128,11 @@ def embedding(given: Prepared, lever: Lever, config: "Run", seed: int, work: Pat
     if lever.sees in ("learned", "both"):
         for r in range(lever.runs):
             z, took = learned(given, config.replace({"run": {"seed": seed + 100 * r}}), work)
-            parts.append(_equal(z) / np.float32(lever.runs) ** 0.5)
+            parts.append((z, 1.0 / lever.runs))
             seconds += took
     if lever.sees in ("floor", "both"):
-        parts.append(_equal(floor_latents(given, work)) * np.float32(config.domains.smoothed) ** 0.5)
-    return np.concatenate(parts, axis=1), seconds
+        parts.append((floor_latents(given, work), config.domains.smoothed))
+    return side_by_side(parts), seconds
 
 
 def learned(given: Prepared, config: "Run", work: Path) -> tuple[NDArray[np.float32], float]:
@@ -151,12 +151,6 @@ def learned(given: Prepared, config: "Run", work: Path) -> tuple[NDArray[np.floa
             np.savez(file, z=z, seconds=time.perf_counter() - start)
     with np.load(path) as held:
         return held["z"], float(held["seconds"])
-
-
-def _equal(z: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Centre rows (n, d) and give them mean square length 1."""
-    z = z - z.mean(axis=0)
-    return z / np.float32(np.sqrt(np.mean(np.sum(z.astype(np.float64) ** 2, axis=1))))
 
 
 def measure(name: str, lever: Lever, seed: int, work: Path) -> dict[str, Any]:

@@ -50,6 +50,16 @@ def floor_latents(given: Prepared, scratch: Path, *, rounds: int = 2) -> NDArray
     return z
 
 
+def side_by_side(parts: list[tuple[NDArray[np.float32], float]]) -> NDArray[np.float32]:
+    """Put embeddings (n, d_i) beside each other as domains see them: centred, each at the total variance given."""
+    columns = []
+    for z, variance in parts:
+        z = z - z.mean(axis=0)
+        size = np.sqrt(np.mean(np.sum(z.astype(np.float64) ** 2, axis=1)) / variance)
+        columns.append(z / np.float32(size))
+    return np.concatenate(columns, axis=1)
+
+
 def scored(
     given: Prepared, z: NDArray[np.floating], domains: NDArray[np.integer], *, mixing: bool = True
 ) -> dict[str, Any]:

@@ -20,6 +20,9 @@ TILE = 64
 """Consecutive rows that are resampled together: rows come in Hilbert order, so they are one piece of tissue."""
 
 RESAMPLES = 200
+BEYOND = 2
+"""A minimum of the curve counts when it rises over so many larger K; one at the very end is its wavering."""
+
 SHARE = 0.9
 """Share of the resamples whose choice lies in the range that is told."""
 
@@ -54,9 +57,9 @@ class Curve:
 def estimate_k(x: NDArray[np.floating], *, k_min: int, k_max: int, starts: int, seed: int) -> Curve:
     """Choose K by the BIC of the tied mixture.
 
-    The smallest BIC wins when it lies below `k_max`. On tissue the latents are not Gaussian and the BIC often
-    still falls at `k_max`; then the knee is taken: the K whose BIC lies farthest below the straight line from
-    the first to the last point of the curve (`k_min` when none lies below).
+    The smallest BIC wins when `BEYOND` larger K were tried. On tissue the latents are not Gaussian and the BIC often
+    still falls, or wavers, at `k_max`; then the knee is taken: the K whose BIC lies farthest below the straight line
+    from the first to the last point of the curve (`k_min` when none lies below).
 
     Parameters
     ----------
@@ -145,9 +148,9 @@ def resampled(
 
 
 def choose(k: NDArray[np.int64], bic: NDArray[np.float64], *, ceiling: int) -> tuple[int, Literal["minimum", "knee"]]:
-    """Pick the minimum, or the knee when the curve still falls at its end."""
+    """Pick the minimum, or the knee when it lies at the end of the curve (`BEYOND`)."""
     lowest = int(np.argmin(bic))
-    if lowest < len(k) - 1 or k[-1] < ceiling or len(k) < 3:
+    if lowest < len(k) - BEYOND or k[-1] < ceiling or len(k) < 3:
         return int(k[lowest]), "minimum"
     line = bic[0] + (bic[-1] - bic[0]) * (k - k[0]) / (k[-1] - k[0])
     return int(k[int(np.argmax(line - bic))]), "knee"

@@ -90,6 +90,10 @@ def test_knee_where_the_curve_still_falls_and_cut_range_where_rows_run_out():
     assert choose(k, np.array([100.0, 60, 20, 15, 10, 5]), ceiling=7) == (4, "knee")
     assert choose(k, np.array([100.0, 60, 20, 30, 40, 50]), ceiling=7) == (4, "minimum")
     assert choose(k, np.arange(6.0), ceiling=7) == (2, "minimum")
+    # one step up at the very end is no rise
+    assert choose(k, np.array([100.0, 60, 20, 15, 5, 6]), ceiling=7) == (4, "knee")
+    assert choose(k, np.array([100.0, 60, 20, 15, 18, 21]), ceiling=7) == (5, "minimum")
+    assert choose(k[:4], np.array([100.0, 60, 10, 12]), ceiling=7) == (4, "minimum")  # there are no more distinct rows
     x = np.repeat(np.eye(4), 10, axis=0)
     assert estimate_k(x, k_min=2, k_max=9, starts=3, seed=0).k[-1] == 4
     with pytest.raises(InputError, match="distinct"):
