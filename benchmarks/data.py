@@ -6,7 +6,7 @@ import os
 import platform
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -31,12 +31,18 @@ class TissueSet:
         Annotations that say the annotator could not tell; they count as missing.
     published
         Figures of others on the same slices, for comparison.
+    labelled
+        Whether there is an annotation of domains; else mixing and coherence alone are measured.
+    options
+        What every run needs to read the slices.
     """
 
     title: str
     k: int
     unlabelled: tuple[str, ...] = ()
     published: tuple[dict[str, Any], ...] = ()
+    labelled: bool = True
+    options: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 _DLPFC_FIGURES: tuple[dict[str, Any], ...] = (
@@ -63,6 +69,12 @@ SETS = {
     "dlpfc": TissueSet(title="dlpfc_br8100", k=7, published=_DLPFC_FIGURES),
     "her2st": TissueSet(title="her2st", k=6, unlabelled=("undetermined",)),
 }
+UNLABELLED = {
+    "seqfish": TissueSet(
+        title="seqfish_embryo2", k=12, labelled=False, options={"preprocess": {"lognormalized": True}}
+    ),
+    "iss": TissueSet(title="iss_coronal", k=12, labelled=False),
+}
 
 
 def data_root() -> Path:
@@ -79,7 +91,7 @@ def slice_files(name: str) -> list[str]:
     SystemExit
         When they are not there.
     """
-    folder = data_root() / SETS[name].title
+    folder = data_root() / (SETS | UNLABELLED)[name].title
     files = sorted(str(p) for p in folder.glob("*.h5ad"))
     if not files:
         raise SystemExit(f"no .h5ad in {folder}; point STSCALE_DATA at the folder that holds {folder.name}")

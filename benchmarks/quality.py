@@ -12,11 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.child import call
-from benchmarks.data import SETS, environment, out_path, read_results, say, slice_files, write_results
+from benchmarks.data import SETS, UNLABELLED, environment, out_path, read_results, say, slice_files, write_results
 
 METRICS = ("ari", "nmi", "clustering_accuracy", "chaos", "pas", "ilisi", "batch_asw", "seconds", "peak_rss_mib")
 LABEL = "benchmark_label"
 SMOKE_STEPS = 20
+ACROSS = 3
+"""Spots of the slice beside, as `integrate --align` has it."""
+EVERY = SETS | UNLABELLED
 NOTES = {
     "k": "the true number of domains is given to every method",
     "epoch": "fixed budget, last epoch; labels enter after the fit, through stscale.analysis.metrics only",
@@ -65,6 +68,18 @@ def table(paper_epochs: int) -> dict[str, Row]:
             arguments={"preset": "default", "changes": {"run": {"method": "smooth"}}},
             seeds=(0, 1, 2, 3, 4),
         ),
+        "joined": Row(
+            title="stscale, --align",
+            function="benchmarks.quality:fit",
+            arguments={"preset": "default", "changes": {"graph": {"across": ACROSS}}},
+            seeds=(0, 1, 2, 3, 4),
+        ),
+        "joined-smooth": Row(
+            title="stscale, method smooth, --align",
+            function="benchmarks.quality:fit",
+            arguments={"preset": "default", "changes": {"run": {"method": "smooth"}, "graph": {"across": ACROSS}}},
+            seeds=(0, 1, 2, 3, 4),
+        ),
         "paper": Row(
             title=f"stscale, preset paper, {paper_epochs} of its 1000 full-batch epochs",
             function="benchmarks.quality:fit",
@@ -106,8 +121,8 @@ def fit(
     return {"stages": {name: stage["seconds"] for name, stage in stages.items()}, **training}
 
 
-def score(out: str, unlabelled: list[str], threads: int) -> dict[str, Any]:
-    """Score a run folder against the annotation `domain`; runs in a child of its own, after the fit."""
+def score(out: str, unlabelled: list[str], threads: int, *, labelled: bool = True) -> dict[str, Any]:
+    """Score a run folder, against the annotation `domain` if there is one; runs in a child, after the fit."""
     import zarr
     from anndata.io import read_elem, write_elem
 
@@ -117,6 +132,8 @@ def score(out: str, unlabelled: list[str], threads: int) -> dict[str, Any]:
     from stscale.threads import set_threads
 
     set_threads(threads)
+    if not labelled:
+        return {"parts": {**evaluate(Path(out)), "labels": {}}, "ari_all_annotations": None}
     root = zarr.open_group(Path(out) / "integrated.zarr", mode="r+")
     obs = read_elem(root["obs"])
     given = obs["domain"].astype(object)
@@ -129,12 +146,15 @@ def score(out: str, unlabelled: list[str], threads: int) -> dict[str, Any]:
 
 def one(name: str, row: Row, seed: int, threads: int) -> dict[str, Any]:
     """Fit and score one method with one seed."""
-    tissue = SETS[name]
+    tissue = EVERY[name]
     with tempfile.TemporaryDirectory(prefix="stscale-quality-") as folder:
         out = str(Path(folder) / "run")
         common = {"files": slice_files(name), "out": out, "k": tissue.k, "seed": seed, "threads": threads}
-        done = call(row.function, {**common, **row.arguments}, threads=threads)
-        arguments = {"out": out, "unlabelled": list(tissue.unlabelled), "threads": threads}
+        own = dict(row.arguments)
+        if tissue.options:
+            own["changes"] = {**own["changes"], **tissue.options}
+        done = call(row.function, {**common, **own}, threads=threads)
+        arguments = {"out": out, "unlabelled": list(tissue.unlabelled), "threads": threads, "labelled": tissue.labelled}
         scored = call("benchmarks.quality:score", arguments, threads=threads).value
     parts = scored["parts"]
     values = {**parts["unsupervised"], **parts["labels"]}
@@ -143,7 +163,7 @@ def one(name: str, row: Row, seed: int, threads: int) -> dict[str, Any]:
         "seed": seed,
         **{metric: values.get(metric) for metric in METRICS},
         "ari_all_annotations": scored["ari_all_annotations"],
-        "labelled": int(values["labelled"]),
+        "labelled": int(values.get("labelled", 0)),
         "slice_ari": {p.removeprefix("slice "): v["ari"] for p, v in parts.items() if p.startswith("slice ")},
         "details": done.value,
     }
@@ -163,6 +183,12 @@ def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
     return found
 
 
+def fits(name: str, key: str, row: Row) -> bool:
+    """Whether a row is measured on a set: the unlabelled ones have whole runs alone, one slice has none beside it."""
+    alone = "graph" in row.arguments.get("changes", {}) and len(slice_files(name)) < 2
+    return not alone and (EVERY[name].labelled or (row.function == "benchmarks.quality:fit" and key != "paper"))
+
+
 def measure(name: str, key: str, row: Row, seeds: list[int], threads: int, smoke: bool) -> dict[str, Any]:
     """Return the entry of one method on one set."""
     entry: dict[str, Any] = {"title": row.title, "settings": row.arguments, "smoke": smoke}
@@ -175,14 +201,15 @@ def measure(name: str, key: str, row: Row, seeds: list[int], threads: int, smoke
         runs.append(one(name, row, seed, threads))
         last = runs[-1]
         cost = f"{last['seconds']:.1f} s, {last['peak_rss_mib']:.0f} MiB"
-        say(f"{name} {key} seed {seed}: ARI {last['ari']:.4f}, NMI {last['nmi']:.4f}, {cost}")
+        shown = [f"{m} {last[m]:.4f}" for m in ("ari", "nmi", "chaos", "pas", "ilisi") if last[m] is not None]
+        say(f"{name} {key} seed {seed}: {', '.join(shown)}, {cost}")
     return {**entry, "seeds": seeds, "runs": runs, "summary": summary(runs)}
 
 
 def arguments() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.quality", description=__doc__)
-    parser.add_argument("--sets", nargs="+", choices=list(SETS), default=list(SETS))
+    parser.add_argument("--sets", nargs="+", choices=list(EVERY), default=list(EVERY))
     parser.add_argument("--rows", nargs="+", choices=list(table(0)), default=list(table(0)))
     parser.add_argument("--seeds", nargs="+", type=int, help="of all rows but the paper preset")
     parser.add_argument("--paper-seeds", nargs="+", type=int, default=[0])
@@ -205,6 +232,8 @@ def main() -> None:
         rows["stscale"].arguments["changes"] = {"train": {"steps": SMOKE_STEPS}}
     for name in given.sets:
         for key in given.rows:
+            if not fits(name, key, rows[key]):
+                continue
             asked = given.paper_seeds if key == "paper" else given.seeds
             seeds = [0] if given.smoke else list(asked or rows[key].seeds)
             entry = measure(name, key, rows[key], seeds, threads, given.smoke)
@@ -212,7 +241,8 @@ def main() -> None:
             results |= {"notes": NOTES, "environment": environment(threads)}
             tissue = results.setdefault("sets", {}).setdefault(name, {"rows": {}})
             known = {**tissue["rows"], key: entry}
-            tissue |= {"title": SETS[name].title, "k": SETS[name].k, "published": list(SETS[name].published)}
+            what = EVERY[name]
+            tissue |= {"title": what.title, "k": what.k, "labelled": what.labelled, "published": list(what.published)}
             tissue["rows"] = {k: known[k] for k in rows if k in known}
             write_results(path, results)
     say(f"written: {path}")

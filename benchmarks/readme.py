@@ -37,14 +37,20 @@ def quality(results: Results) -> str:
 
 
 def _tissue(tissue: Results) -> str:
-    heads = ["method", "seeds", *(title for title, _ in COLUMNS.values())]
-    rows = [[_named(r), str(len(r["seeds"])), *_cells(r["summary"])] for r in _measured(tissue)]
+    labelled = tissue.get("labelled", True)
+    columns = {m: c for m, c in COLUMNS.items() if labelled or m not in ("ari", "nmi", "clustering_accuracy")}
+    heads = ["method", "seeds", *(title for title, _ in columns.values())]
+    rows = [
+        [_named(r), str(len(r["seeds"])), *(_spread(r["summary"][m], digits) for m, (_, digits) in columns.items())]
+        for r in _measured(tissue)
+    ]
     for figure in tissue["published"]:
-        values = [f"{figure[m]:.{digits}f}" if m in figure else "" for m, (_, digits) in COLUMNS.items()]
+        values = [f"{figure[m]:.{digits}f}" if m in figure else "" for m, (_, digits) in columns.items()]
         rows.append([f"{figure['title']} ({figure['kind']}: {figure['source']})", "", *values])
     lines = [f"**{tissue['title']}**, K = {tissue['k']} given to every method; median (min–max) over seeds:", ""]
     lines.append(table(heads, rows))
-    lines += ["", "ARI of each labelled slice alone, median:", "", _slices(tissue)]
+    if labelled:
+        lines += ["", "ARI of each labelled slice alone, median:", "", _slices(tissue)]
     skipped = [f"{r['title']}: {r['skipped']}" for r in tissue["rows"].values() if "skipped" in r]
     lines += ["", *(f"Skipped: {text}." for text in skipped)] if skipped else []
     return "\n".join(lines)
@@ -56,10 +62,6 @@ def _measured(tissue: Results) -> list[Results]:
 
 def _named(row: Results) -> str:
     return f"{row['title']} (smoke run, no measurement)" if row["smoke"] else row["title"]
-
-
-def _cells(summary: Results) -> list[str]:
-    return [_spread(summary[metric], digits) for metric, (_, digits) in COLUMNS.items()]
 
 
 def _slices(tissue: Results) -> str:

@@ -10,7 +10,10 @@ def levers(results: Results) -> str:
     """Render the mean ARI of each lever on each set with its mean rank, the mixing of slices, and the targets."""
     sets = results["sets"]
     found = list(dict.fromkeys(key for part in sets.values() for key in part["levers"]))
-    keys = [key for key in found if all(key in part["levers"] for part in sets.values())]
+    across = [
+        key for key in found if any("graph" in p["levers"].get(key, {}).get("changes", {}) for p in sets.values())
+    ]
+    keys = [key for key in found if key not in across and all(key in part["levers"] for part in sets.values())]
     titles = {key: lever["title"] for part in sets.values() for key, lever in part["levers"].items()}
     rows = []
     for name, part in sets.items():
@@ -22,7 +25,9 @@ def levers(results: Results) -> str:
     named = "\n".join(f"- {key}: {titles[key]}" for key in keys)
     parts = [f"ARI, mean over seeds, K given, one thread, {results['environment']['date']}; columns:\n\n{named}"]
     parts.append(table(["set", "seeds", *keys], rows))
-    some = [key for key in found if key not in keys]
+    if across:
+        parts.append(_across(sets, across))
+    some = [key for key in found if key not in (*keys, *across)]
     if some:
         parts.append(_some(sets, some))
     mixing = [
@@ -56,3 +61,20 @@ def _some(sets: dict[str, Any], keys: list[str]) -> str:
         cells = [f"{_mean(sets[n], key, 'ari')} / {_mean(sets[n], key, 'boundary_accuracy')}" for n in names]
         rows.append([title, *cells])
     return "Parts of it, on some of the sets, ARI / boundary CA:\n\n" + table(["", *names], rows)
+
+
+def _across(sets: dict[str, Any], keys: list[str]) -> str:
+    """Render the levers that join slices, a column each, beside the same embeddings without."""
+    shown = ["default", "floor-spatial", *keys]
+    rows = []
+    for name, part in sets.items():
+        if not any(key in part["levers"] for key in keys):
+            continue
+        edges = [_mean(part, key, "boundary_accuracy") for key in ("default", keys[0])]
+        mixing = [_mean(part, key, "ilisi") for key in ("default", keys[0])]
+        rows.append([name, *(_mean(part, key, "ari") for key in shown), *edges, *mixing])
+    heads = [*shown, *(f"{measure}, {key}" for measure in ("boundary CA", "iLISI") for key in ("default", keys[0]))]
+    titles = {key: part["levers"][key]["title"] for key in keys for part in sets.values() if key in part["levers"]}
+    named = "\n".join(f"- {key}: {title}" for key, title in titles.items())
+    said = "Slices laid on each other and joined before the embedding, ARI on the sets of several slices:"
+    return f"{said}\n\n{named}\n\n{table(['set', *heads], rows)}"

@@ -101,6 +101,26 @@ def test_levers_of_some_sets_have_a_table_of_their_own() -> None:
     assert "| plain | 0.500 / 0.250 |" in text
 
 
+def test_joined_slices_have_a_table_and_targets_of_their_own() -> None:
+    def lever(ari: float, **more: object) -> dict[str, object]:
+        values = [{"seed": i, "ari": ari, "boundary_accuracy": 0.25, "ilisi": 0.5} for i in range(2)]
+        return {"title": f"of {ari}", "runs": values, **more}
+
+    alone, both = lever(0.5), lever(0.75, changes=LEVERS["joined"].changes)
+    sets = {
+        "layers-none": {"levers": {"default": alone, "joined": lever(0.875, changes=both["changes"])}},
+        "layers-strong": {"levers": {"default": alone, "joined": both}},
+        "dlpfc-151673": {"levers": {"default": alone}},
+    }
+    found = {"sets": sets, "mean_rank": {}, "targets": judged(sets), "environment": {"date": "2026-01-02"}}
+    text = rendered(found)
+    assert "- joined: of 0.75\n" in text
+    assert "| layers-strong | 0.500 |  | 0.750 | 0.250 | 0.250 | 0.500 | 0.500 |" in text
+    assert "\n| dlpfc-151673 | 0.500 |  |" not in text
+    title = "strong batch effect with --align, ARI over that without batch effect, most lost"
+    assert found["targets"][title] == {"measured": -0.125, "target": -0.03, "at_least": True, "met": False}
+
+
 def test_ranks_take_the_seeds_that_all_have() -> None:
     more = {"default": {"runs": runs(0.5, 0.5, 0.1)}, "silent": {"runs": runs(0.6, 0.4)}}
     found = mean_ranks({"a": {"levers": more}})
