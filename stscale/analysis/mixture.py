@@ -16,6 +16,7 @@ from scipy.linalg import cho_factor, cho_solve, solve_triangular
 from scipy.special import logsumexp
 
 from stscale.errors import InputError
+from stscale.threads import one_blas_thread, spread_over_threads
 
 Floats = NDArray[np.float64]
 
@@ -85,6 +86,7 @@ class TiedMixture:
         return np.argmax(self.log_density(x), axis=1)
 
 
+@one_blas_thread()
 def fit_mixture(x: NDArray[np.floating], k: int, *, starts: int, seed: int, polish: int = 0) -> TiedMixture:
     """Fit by many starts: short runs of all, then the best to convergence; the best likelihood is kept.
 
@@ -117,22 +119,17 @@ def fit_mixture(x: NDArray[np.floating], k: int, *, starts: int, seed: int, poli
     ridge = RIDGE * max(float(np.mean(xt**2)), 1e-12)
     assignments = start_assignments(xt.T, k, starts=starts, seed=seed)
     scatter = xt @ xt.T
-    short = [
-        em(
-            xt,
-            _one_hot(assignment, k),
-            ridge=ridge,
-            iterations=SHORT_ITERATIONS,
-            tolerance=0.0,
-            scatter=scatter,
-        )
-        for assignment in assignments
-    ]
+
+    def begun(assignment: NDArray[np.int64]) -> TiedMixture:
+        first = _one_hot(assignment, k)
+        return em(xt, first, ridge=ridge, iterations=SHORT_ITERATIONS, tolerance=0.0, scatter=scatter)
+
+    def ended(fit: TiedMixture) -> TiedMixture:
+        return em(xt, fit, ridge=ridge, iterations=POLISH_ITERATIONS, tolerance=POLISH_TOLERANCE, scatter=scatter)
+
+    short = spread_over_threads(begun, assignments)
     best = sorted(short, key=lambda fit: -fit.loglik)[: polish or max(3, starts // 5)]
-    fits = [
-        em(xt, fit, ridge=ridge, iterations=POLISH_ITERATIONS, tolerance=POLISH_TOLERANCE, scatter=scatter)
-        for fit in best
-    ]
+    fits = spread_over_threads(ended, best)
     fits.sort(key=lambda fit: -fit.loglik)
     full = [fit for fit in fits if len(np.unique(fit.predict(xt.T))) == k]
     chosen = (full or fits)[0]

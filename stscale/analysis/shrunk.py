@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from stscale.analysis.mixture import RIDGE, em, start_assignments
 from stscale.analysis.split_merge import improved
 from stscale.errors import InputError
+from stscale.threads import one_blas_thread, spread_over_threads
 
 Floats = NDArray[np.float64]
 
@@ -100,6 +101,7 @@ class _Density:
         return np.asarray(self._constant - 0.5 * np.einsum("mkd,mkd->mk", white, white))
 
 
+@one_blas_thread()
 def fit_shrunk(
     x: NDArray[np.floating], k: int, *, shrink: float, starts: int, seed: int, moves: int = 0
 ) -> ShrunkMixture:
@@ -137,8 +139,8 @@ def fit_shrunk(
         part = rows[np.sort(np.random.default_rng(seed).choice(n, START_ROWS, replace=False))]
     trial = _Fit(part, k, prior=shrink * len(part) / k, ridge=ridge)
     columns = np.ascontiguousarray(part.T)
-    short = []
-    for assignment in start_assignments(part, k, starts=starts, seed=seed):
+
+    def begun(assignment: NDArray[np.int64]) -> ShrunkMixture:
         one_hot = np.zeros((k, len(part)))
         one_hot[assignment, np.arange(len(part))] = 1.0
         tied = em(columns, one_hot, ridge=ridge, iterations=TIED_ITERATIONS, tolerance=0.0)
@@ -150,16 +152,18 @@ def fit_shrunk(
             objective=-np.inf,
             converged=False,
         )
-        short.append(trial.climb(begin, SHORT_ITERATIONS, 1e-4))
+        return trial.climb(begin, SHORT_ITERATIONS, 1e-4)
+
+    short = spread_over_threads(begun, start_assignments(part, k, starts=starts, seed=seed))
     best = sorted(short, key=lambda found: -found.objective)[: max(4, starts // 5)]
     middle = rows
     if n > MIDDLE_ROWS:
         middle = rows[np.sort(np.random.default_rng(seed + 1).choice(n, MIDDLE_ROWS, replace=False))]
     fit = _Fit(middle, k, prior=shrink * len(middle) / k, ridge=ridge)
     # a few steps on more rows tell which of them are worth going on with
-    fits = [fit.climb(b, TRIAL_ITERATIONS, 1e-4) for b in best]
+    fits = spread_over_threads(lambda b: fit.climb(b, TRIAL_ITERATIONS, 1e-4), best)
     best = sorted(fits, key=lambda found: -found.objective)[:POLISHED]
-    fits = [fit.climb(b, POLISH_ITERATIONS, TOLERANCE) for b in best]
+    fits = spread_over_threads(lambda b: fit.climb(b, POLISH_ITERATIONS, TOLERANCE), best)
     fits.sort(key=lambda found: -found.objective)
     full = [found for found in fits if len(np.unique(found.predict(middle))) == k]
     chosen = improved((full or fits)[0], trial, fit, rounds=moves, polish=POLISH_ITERATIONS)

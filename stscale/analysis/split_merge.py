@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from stscale.threads import spread_over_threads
+
 if TYPE_CHECKING:
     from stscale.analysis.shrunk import ShrunkMixture
 
@@ -77,7 +79,9 @@ def improved(mixture: ShrunkMixture, part: Climber, whole: Climber, *, rounds: i
 def _moved(mixture: ShrunkMixture, part: Climber, whole: Climber, polish: int) -> ShrunkMixture | None:
     """Return the first move that gains on all rows, the most hopeful tried first; None when there is none."""
     base = part.climb(mixture, TRIAL_ITERATIONS, TOLERANCE)
-    tried = [part.climb(split(base, *move), TRIAL_ITERATIONS, TOLERANCE) for move in _candidates(base, part.rows)]
+    tried = spread_over_threads(
+        lambda move: part.climb(split(base, *move), TRIAL_ITERATIONS, TOLERANCE), _candidates(base, part.rows)
+    )
     tried.sort(key=lambda found: -found.objective)
     for found in tried[:SECOND_TRIALS]:
         second = part.climb(found, SECOND_ITERATIONS, TOLERANCE)
