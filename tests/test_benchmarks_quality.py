@@ -23,7 +23,7 @@ def test_rows_fit_sets_that_have_what_they_need(two_slices: None) -> None:
 
 
 def test_a_set_without_annotation_has_no_columns_of_agreement() -> None:
-    run = {metric: 0.25 for metric in METRICS} | {"ari": None, "nmi": None, "clustering_accuracy": None}
+    run = dict.fromkeys(METRICS, 0.25) | {"ari": None, "nmi": None, "clustering_accuracy": None}
     runs = [{"seed": seed, **run, "slice_ari": {}} for seed in (0, 1)]
     row = {"title": "ours", "smoke": False, "seeds": [0, 1], "runs": runs, "summary": summary(runs)}
     tissue = {"title": "bare", "k": 12, "labelled": False, "published": [], "rows": {"stscale": row}}
