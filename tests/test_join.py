@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from scipy import sparse
 from sklearn.metrics import adjusted_rand_score
+from stscale_cli.options import joining
 from test_pipeline import write_inputs
 from test_planning import made
 from test_smooth import naive
@@ -79,6 +80,13 @@ def joined(paths, tmp_path_factory) -> Path:
 
 
 @pytest.fixture
+def no_page(monkeypatch):
+    """The test does not look at the report."""
+    write = lambda run: (run / "report.html").write_text("", encoding="utf-8")  # noqa: E731
+    monkeypatch.setattr("stscale.report.write_report", write)
+
+
+@pytest.fixture
 def copy(joined, tmp_path) -> Path:
     return Path(shutil.copytree(joined, tmp_path / "copy"))
 
@@ -88,6 +96,20 @@ def states(paths, out, config, **options) -> dict[str, str]:
     seen: list[dict] = []
     stscale.integrate(paths, out=out, config=config, observer=seen.append, **options)
     return {e["stage"]: e["state"] for e in seen if e["event"] == "stage"}
+
+
+def begins_at(paths, out, config) -> str:
+    """Integrate up to the first stage that is not reused; return its name."""
+    seen: list[str] = []
+
+    def stop(event):
+        if event["event"] == "stage" and event["state"] == "start":
+            seen.append(event["stage"])
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stscale.integrate(paths, out=out, config=config, observer=stop)
+    return seen[0]
 
 
 def true_places(run: Path) -> np.ndarray:
@@ -150,7 +172,7 @@ def test_the_run_is_aligned_too(joined):
     assert "slices laid on each other and joined" in page
 
 
-def test_training_sees_the_joined_graph(paths, copy):
+def test_training_sees_the_joined_graph(paths, copy, no_page):
     config = CONFIG.replace({"run": {"method": "spotscape"}})
     seen = states(paths, copy, config)
     assert {s: seen[s] for s in ("graph", "join", "train", "embed", "align")} == {
@@ -180,17 +202,16 @@ def test_the_same_again_reuses_everything_and_turning_it_off_takes_it_back(paths
     np.testing.assert_array_equal(np.load(copy / "latents.npy"), np.load(alone / "latents.npy"))
     assert "spatial_aligned" not in anndata.read_zarr(copy / "integrated.zarr").obsm
     assert "Slices were laid on" not in (copy / "report.html").read_text(encoding="utf-8")
-    assert states(paths, copy, CONFIG)["join"] == "start"
-    assert states(paths, copy, CONFIG.replace({"graph": {"across": 1}}))["join"] == "start"
+    assert begins_at(paths, copy, CONFIG) == "join"
 
 
-def test_refinement_and_heights_do_not_join_anew(paths, copy):
-    seen = states(paths, copy, CONFIG.replace({"align": {"refine_k": 8, "spacing": 10.0}}))
-    assert (seen["join"], seen["embed"], seen["align"]) == ("reused", "reused", "start")
-    assert states(paths, copy, CONFIG.replace({"align": {"pairs": "star"}}))["join"] == "start"
+def test_refinement_and_heights_do_not_join_anew(paths, copy, no_page):
+    assert begins_at(paths, copy, CONFIG.replace({"align": {"refine_k": 8, "spacing": 10.0}})) == "align"
+    for changes in ({"align": {"pairs": "star"}}, {"align": {"kind": "affine"}}, {"graph": {"across": 1}}):
+        assert begins_at(paths, copy, CONFIG.replace(changes)) == "join"
 
 
-def test_killed_between_pairs(paths, joined, tmp_path):
+def test_killed_between_pairs(paths, joined, tmp_path, no_page):
     out, seen = tmp_path / "run", []
 
     def kill(event):
@@ -257,7 +278,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(case, said, tmp_path, stscale_
     assert not (tmp_path / "run").exists() or case == "small"
 
 
-def test_the_command_line(paths, joined, tmp_path, stscale_):
+def test_the_command_line(paths, joined, tmp_path, stscale_, no_page):
     settings = [
         "preprocess.n_hvg=120",
         "preprocess.n_pcs=12",
@@ -277,9 +298,15 @@ def test_the_command_line(paths, joined, tmp_path, stscale_):
     code, out, _ = stscale_("integrate", *paths, "-o", tmp_path / "run", "--no-align", *words)
     assert code == 0
     assert ": turned" not in out
-    code, _, _ = stscale_("integrate", *paths, "-o", tmp_path / "run", "--align", "--set", "graph.across=2", *words)
+    code, out, _ = stscale_("plan", *paths, "--align", "--method", "smooth")
     assert code == 0
-    assert "across = 2" in (tmp_path / "run" / "config.toml").read_text(encoding="utf-8")
+    assert out.index("\ngraph ") < out.index("\njoin ") < out.index("\nembed ") < out.index("\nalign ")
+
+
+def test_the_flag_leaves_a_number_of_spots_as_it_is():
+    assert [joining(Run(), flag).graph.across for flag in (None, True, False)] == [0, 3, 0]
+    more = Run().replace({"graph": {"across": 2}})
+    assert [joining(more, flag).graph.across for flag in (None, True, False)] == [2, 2, 0]
 
 
 def test_the_plan_counts_it():
