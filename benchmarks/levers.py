@@ -188,14 +188,20 @@ def summary(runs: list[dict[str, Any]], reference: list[dict[str, Any]]) -> dict
     return out
 
 
+def whole(part: dict[str, Any], lever: str) -> bool:
+    """Whether a lever was measured on a set with all seeds of the reference."""
+    seeds = [{run["seed"] for run in part["levers"].get(key, {"runs": []})["runs"]} for key in (REFERENCE, lever)]
+    return bool(seeds[0]) and seeds[0] <= seeds[1]
+
+
 def mean_ranks(sets: dict[str, Any]) -> dict[str, dict[str, float]]:
     """Rank the levers by ARI within each set and seed and average; ties share their mean rank.
 
-    Only levers measured on every set are ranked, on the seeds of a set that all of them have.
+    Only levers measured on every set with all seeds of the reference are ranked.
     """
     from scipy.stats import rankdata
 
-    everywhere = [key for key in LEVERS if all(key in part["levers"] for part in sets.values())]
+    everywhere = [key for key in LEVERS if all(whole(part, key) for part in sets.values())]
     score: dict[str, list[float]] = {key: [] for key in everywhere}
     for part in sets.values():
         held = {key: {run["seed"]: run["ari"] for run in part["levers"][key]["runs"]} for key in everywhere}
@@ -213,7 +219,11 @@ def mean_ranks(sets: dict[str, Any]) -> dict[str, dict[str, float]]:
 
 def judged(sets: dict[str, Any]) -> dict[str, Any]:
     """Compare what is measured with the targets, by title; simulated tissues enter with every batch effect measured."""
-    gaps = [_gap(_mean(sets, s, "learned", _EDGE), _mean(sets, s, "reconstruction", _EDGE)) for s in sets]
+    pairs = [
+        [part["levers"].get(key, {"runs": []})["runs"] for key in ("learned", "reconstruction")]
+        for part in sets.values()
+    ]
+    gaps = [summary(*pair).get(_EDGE, {}).get("gain") for pair in pairs if all(pair)]
     edges = ("boundary CA: learned − plain graph autoencoder, smallest of the sets measured", _lowest(gaps), 0.0)
     rows = [*_targets(sets, REFERENCE, ""), edges, *_targets(sets, "joined", " with --align")]
     return {

@@ -3,6 +3,7 @@
 import statistics
 from typing import Any
 
+from benchmarks.levers import whole
 from benchmarks.tables import Results, table, targets
 
 
@@ -13,21 +14,20 @@ def levers(results: Results) -> str:
     across = [
         key for key in found if any("graph" in p["levers"].get(key, {}).get("changes", {}) for p in sets.values())
     ]
-    keys = [key for key in found if key not in across and all(key in part["levers"] for part in sets.values())]
-    titles = {key: lever["title"] for part in sets.values() for key, lever in part["levers"].items()}
-    rows = []
-    for name, part in sets.items():
-        seeds = max(len(lever["runs"]) for lever in part["levers"].values())
-        rows.append([name, str(seeds), *(_mean(part, key, "ari") for key in keys)])
-    rank = results["mean_rank"]
-    ranks = [f"{rank[key]['mean_rank']:.2f}" if key in rank else "" for key in keys]
-    rows.append(["**mean rank**", "", *ranks])
-    named = "\n".join(f"- {key}: {titles[key]}" for key in keys)
-    parts = [f"ARI, mean over seeds, K given, one thread, {results['environment']['date']}; columns:\n\n{named}"]
-    parts.append(table(["set", "seeds", *keys], rows))
+    everywhere = [key for key in found if key not in across and all(key in part["levers"] for part in sets.values())]
+    keys = [key for key in everywhere if all(whole(part, key) for part in sets.values())]
+    fewer = [key for key in everywhere if key not in keys]
+    parts = [
+        f"ARI, mean over seeds, K given, one thread, {results['environment']['date']}; columns:",
+        _named(sets, keys),
+        _table(sets, keys, results["mean_rank"]),
+    ]
+    if fewer:
+        parts += ["With fewer seeds, and the default with the same:", _named(sets, fewer)]
+        parts.append(_table(sets, ["default", *fewer], {}))
     if across:
         parts.append(_across(sets, across))
-    some = [key for key in found if key not in (*keys, *across)]
+    some = [key for key in found if key not in (*everywhere, *across)]
     if some:
         parts.append(_some(sets, some))
     mixing = [
@@ -46,8 +46,38 @@ def levers(results: Results) -> str:
     return "\n\n".join(parts)
 
 
-def _mean(part: dict[str, Any], lever: str, key: str) -> str:
-    values = [run[key] for run in part["levers"].get(lever, {"runs": []})["runs"] if key in run]
+def _named(sets: dict[str, Any], keys: list[str]) -> str:
+    titles = {key: lever["title"] for part in sets.values() for key, lever in part["levers"].items()}
+    return "\n".join(f"- {key}: {titles[key]}" for key in keys)
+
+
+def _table(sets: dict[str, Any], keys: list[str], rank: dict[str, Any]) -> str:
+    """Render a row per set, over the seeds that all columns have."""
+    rows = []
+    for name, part in sets.items():
+        seeds = _common(part, keys)
+        rows.append([name, str(len(seeds)), *(_mean(part, key, "ari", seeds) for key in keys)])
+    values = [[_value(part, key, "ari", _common(part, keys)) for part in sets.values()] for key in keys]
+    rows.append(["**mean**", "", *(f"{statistics.fmean(column):.3f}" for column in values)])
+    if rank:
+        rows.append(["**mean rank**", "", *(f"{rank[key]['mean_rank']:.2f}" if key in rank else "" for key in keys)])
+    return table(["set", "seeds", *keys], rows)
+
+
+def _common(part: dict[str, Any], keys: list[str]) -> set[int]:
+    """Seeds that all of these levers have, of those measured on a set."""
+    held = [{run["seed"] for run in part["levers"][key]["runs"]} for key in keys if key in part["levers"]]
+    return set.intersection(*held) if held else set()
+
+
+def _value(part: dict[str, Any], lever: str, key: str, seeds: set[int]) -> float:
+    return statistics.fmean(run[key] for run in part["levers"][lever]["runs"] if run["seed"] in seeds)
+
+
+def _mean(part: dict[str, Any], lever: str, key: str, seeds: set[int] | None = None) -> str:
+    """Write the mean over seeds (None: all); nothing where it was not measured."""
+    runs = part["levers"].get(lever, {"runs": []})["runs"]
+    values = [run[key] for run in runs if key in run and (seeds is None or run["seed"] in seeds)]
     return f"{statistics.fmean(values):.3f}" if values else ""
 
 
@@ -55,10 +85,14 @@ def _some(sets: dict[str, Any], keys: list[str]) -> str:
     """Render the levers that were measured on some of the sets, a row each, beside learned latents on these."""
     names = [name for name, part in sets.items() if all(key in part["levers"] for key in keys)]
     shown = [key for key in ("default", "learned") if all(key in sets[name]["levers"] for name in names)] + keys
+    seeds = {name: _common(sets[name], shown) for name in names}
     rows = []
     for key in shown:
         title = next(part["levers"][key]["title"] for part in sets.values() if key in part["levers"])
-        cells = [f"{_mean(sets[n], key, 'ari')} / {_mean(sets[n], key, 'boundary_accuracy')}" for n in names]
+        cells = []
+        for name in names:
+            pair = (_mean(sets[name], key, measure, seeds[name]) for measure in ("ari", "boundary_accuracy"))
+            cells.append(" / ".join(pair))
         rows.append([title, *cells])
     return "Parts of it, on some of the sets, ARI / boundary CA:\n\n" + table(["", *names], rows)
 
@@ -70,11 +104,11 @@ def _across(sets: dict[str, Any], keys: list[str]) -> str:
     for name, part in sets.items():
         if not any(key in part["levers"] for key in keys):
             continue
-        edges = [_mean(part, key, "boundary_accuracy") for key in ("default", keys[0])]
-        mixing = [_mean(part, key, "ilisi") for key in ("default", keys[0])]
-        rows.append([name, *(_mean(part, key, "ari") for key in shown), *edges, *mixing])
+        seeds = _common(part, shown)
+        edges = [_mean(part, key, "boundary_accuracy", seeds) for key in ("default", keys[0])]
+        mixing = [_mean(part, key, "ilisi", seeds) for key in ("default", keys[0])]
+        rows.append([name, *(_mean(part, key, "ari", seeds) for key in shown), *edges, *mixing])
     heads = [*shown, *(f"{measure}, {key}" for measure in ("boundary CA", "iLISI") for key in ("default", keys[0]))]
-    titles = {key: part["levers"][key]["title"] for key in keys for part in sets.values() if key in part["levers"]}
-    named = "\n".join(f"- {key}: {title}" for key, title in titles.items())
+    named = _named(sets, keys)
     said = "Slices laid on each other and joined before the embedding, ARI on the sets of several slices:"
     return f"{said}\n\n{named}\n\n{table(['set', *heads], rows)}"

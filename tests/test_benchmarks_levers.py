@@ -121,10 +121,19 @@ def test_joined_slices_have_a_table_and_targets_of_their_own() -> None:
     assert found["targets"][title] == {"measured": -0.125, "target": -0.03, "at_least": True, "met": False}
 
 
-def test_ranks_take_the_seeds_that_all_have() -> None:
-    more = {"default": {"runs": runs(0.5, 0.5, 0.1)}, "silent": {"runs": runs(0.6, 0.4)}}
+def test_ranks_are_of_levers_with_all_seeds_of_the_reference() -> None:
+    more = {"default": {"runs": runs(0.5, 0.5)}, "silent": {"runs": runs(0.6, 0.4, 0.9)}, "floor": {"runs": runs(0.9)}}
     found = mean_ranks({"a": {"levers": more}})
     assert found["default"] == pytest.approx({"mean_rank": 1.5, "mean_ari": 0.5})
+    assert list(found) == ["default", "silent"]
+
+
+def test_levers_with_fewer_seeds_stand_beside_the_default_with_the_same() -> None:
+    both = {"default": {"title": "all", "runs": runs(0.5, 0.7)}, "floor": {"title": "less", "runs": runs(0.25)}}
+    found = {"sets": {"a": {"levers": both}}, "mean_rank": mean_ranks({"a": {"levers": both}})}
+    text = rendered({**found, "environment": {"date": "2026-01-02"}})
+    assert "| a | 2 | 0.600 |" in text
+    assert "| set | seeds | default | floor |\n| --- | --- | --- | --- |\n| a | 1 | 0.500 | 0.250 |" in text
     assert mean_ranks({}) == {}
 
 
