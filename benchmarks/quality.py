@@ -13,12 +13,11 @@ from typing import Any
 
 from benchmarks.child import call
 from benchmarks.data import SETS, UNLABELLED, environment, out_path, read_results, say, slice_files, write_results
+from stscale.sections import ACROSS
 
 METRICS = ("ari", "nmi", "clustering_accuracy", "chaos", "pas", "ilisi", "batch_asw", "seconds", "peak_rss_mib")
 LABEL = "benchmark_label"
 SMOKE_STEPS = 20
-ACROSS = 3
-"""Spots of the slice beside, as `integrate --align` has it."""
 EVERY = SETS | UNLABELLED
 NOTES = {
     "k": "the true number of domains is given to every method",

@@ -11,7 +11,8 @@ from stscale.memory import share_arenas
 Item = TypeVar("Item")
 Found = TypeVar("Found")
 
-_given = 0  # what `set_threads` was told last; 0: it was not called
+# what `set_threads` was told last, 0: it was not called; BLAS cannot be asked where it is held to one thread
+_given = 0
 
 
 def set_threads(threads: int) -> int:
@@ -47,8 +48,8 @@ def set_threads(threads: int) -> int:
 def one_blas_thread() -> Iterator[None]:
     """Let BLAS use one thread within; also a decorator.
 
-    Threads that share a small product wait for each other: on a machine that does something else too, EM on 14 000
-    rows of 20 columns took ten times as long with two.
+    Threads that share a small product wait for each other: on a machine that does something else too, EM takes several
+    times as long with two threads as with one.
     """
     from threadpoolctl import threadpool_limits
 

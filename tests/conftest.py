@@ -1,7 +1,7 @@
 """Fixtures that several tests share."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -50,3 +50,11 @@ def stscale_(
         return int(end.value.code or 0), said.out, said.err
 
     return run
+
+
+@pytest.fixture(scope="module")
+def small_images() -> Iterator[None]:
+    """Most of the time of a report goes into pixels."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("stscale.report.drawing.DPI", 30)
+        yield

@@ -37,6 +37,7 @@ SMALL = {
     "align": {"rotations": 24, "starts": 3},
 }
 TINY = Run().replace(SMALL)
+pytestmark = pytest.mark.usefixtures("small_images")
 
 
 def write_slices(folder: Path) -> list[Path]:
@@ -75,14 +76,6 @@ def surrogate(run: Path) -> None:
     held = np.isfinite(adata.obsm["X_stscale"]).all(axis=1)
     root = zarr.open_group(run / "integrated.zarr", mode="r+")
     root["obsm/X_stscale"][:] = np.where(held[:, None], z, np.nan).astype(np.float32)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def small_images():
-    """Most of the time of a report goes into pixels."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("stscale.report.drawing.DPI", 30)
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ def two_slices(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_rows_fit_sets_that_have_what_they_need(two_slices: None) -> None:
     rows = table(1)
-    assert rows["joined"].arguments["changes"]["graph"]["across"] == ACROSS == quality.ACROSS
+    assert rows["joined"].arguments["changes"]["graph"]["across"] == ACROSS
     fitting = {name: [key for key, row in rows.items() if quality.fits(name, key, row)] for name in quality.EVERY}
     assert fitting["dlpfc"] == list(rows)
     assert fitting["seqfish"] == ["stscale", "smooth", "joined", "joined-smooth"]

@@ -38,14 +38,7 @@ CONFIG = Run().replace(
     }
 )
 ALONE = CONFIG.replace({"graph": {"across": 0}})
-
-
-@pytest.fixture(scope="module", autouse=True)
-def small_images():
-    """Most of the time of a report goes into pixels."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("stscale.report.drawing.DPI", 30)
-        yield
+pytestmark = pytest.mark.usefixtures("small_images")
 
 
 @pytest.fixture(scope="module")

@@ -181,9 +181,8 @@ class Aligning(Telling):
             plan = Plan.from_pairs(matches.source, matches.target, matches.weight, shape=(a.n, b.n))
             plan.save(path)
             return _record(found, plan, path.name)
-        moved = found.transform.apply(a.xy)
         refined = refine(
-            moved if found.warp is None else found.warp.apply(moved),
+            found.lay(a.xy),
             b.xy,
             a.z,
             b.z,

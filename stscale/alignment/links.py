@@ -15,12 +15,6 @@ SHARE = 0.95
 """Share of the spots whose k-th neighbour in their own slice is no further than the longest link to that slice."""
 
 
-def lies(pair: PairResult, xy: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return where points (n, 2) of a pair's source lie in its target's frame, (n, 2)."""
-    moved = pair.transform.apply(xy)
-    return moved if pair.warp is None else pair.warp.apply(moved)
-
-
 def joins(pair: PairResult) -> bool:
     """Whether spots that lie on each other show the same tissue: the fit is credible, and no mirror image is better."""
     return pair.credible and pair.mirror == pair.transform.mirror
@@ -45,7 +39,7 @@ def links(
     tuple
         (m,) int64 spots of the source and of the target. A link found from both sides stands twice.
     """
-    moved = lies(pair, source.xy)
+    moved = pair.lay(source.xy)
     there = _near(moved, target.xy, k)
     back = _near(target.xy, moved, k)
     return np.concatenate([there[0], back[1]]), np.concatenate([there[1], back[0]])

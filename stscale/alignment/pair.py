@@ -87,6 +87,11 @@ class PairResult:
     matches: Matches
     warp: Warp | None
 
+    def lay(self, xy: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return where points (n, 2) of the source lie on the target, (n, 2), after the warp if there is one."""
+        moved = self.transform.apply(xy)
+        return moved if self.warp is None else self.warp.apply(moved)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Level:

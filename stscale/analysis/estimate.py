@@ -16,13 +16,13 @@ CURVE_SPOTS = 20_000
 """Spots the curve is fitted on, drawn by the seed. More only make the criterion demand more components."""
 
 
+BEYOND = 2
+"""A minimum of the curve counts when so many larger K were tried; one at the very end is its wavering."""
+
 TILE = 64
 """Consecutive rows that are resampled together: rows come in Hilbert order, so they are one piece of tissue."""
 
 RESAMPLES = 200
-BEYOND = 2
-"""A minimum of the curve counts when it rises over so many larger K; one at the very end is its wavering."""
-
 SHARE = 0.9
 """Share of the resamples whose choice lies in the range that is told."""
 
