@@ -11,7 +11,7 @@ from scipy import sparse
 from stscale.compute import Scheduler
 from stscale.errors import InputError
 from stscale.slices.collection import Collection
-from stscale.slices.pca import Components
+from stscale.slices.components import Components
 from stscale.slices.preprocess import Ranked, Rows
 from stscale.slices.stream import ENTRIES, map_blocks
 from stscale.slices.transform import Transform
@@ -20,7 +20,7 @@ from stscale.slices.writer import _Stream
 if TYPE_CHECKING:
     import zarr
 
-FORMAT: Final = 3
+FORMAT: Final = 4
 """Version of the feature store; a store of another version is refused."""
 
 ATTRS: Final = "stscale_features"
@@ -31,7 +31,7 @@ LONG: Final = 1 << 16  # rows of the other arrays in a chunk
 
 
 class FeatureWriter:
-    """Write a feature store: `append` every block, `close`, `write_components`, `write_spread`, `describe`.
+    """Write a feature store: `append` every block, `close`, `write_components`, `write_variance`, `describe`.
 
     Parameters
     ----------
@@ -122,6 +122,7 @@ class FeatureWriter:
         self._put("pca_mean", components.mean)
         self._put("slice_mean", components.slice_mean)
         self._put("pca_inverse", components.inverse)
+        self._put("pca_noise", components.noise)
         n = len(self._which)
         scores = self._root.create_array("pca", shape=(n, self._p), chunks=(min(CHUNK, n), self._p), dtype=np.float32)
         ranges = [(lo, min(lo + CHUNK, n)) for lo in range(0, n, CHUNK)]
@@ -134,10 +135,9 @@ class FeatureWriter:
             squares += np.sum(block.astype(np.float64) ** 2, axis=0)
         return squares
 
-    def write_spread(self, variance: NDArray[np.float64], residual: float) -> None:
-        """Write the variance of spots along each axis, (p,), and that of a gene beyond the axes."""
+    def write_variance(self, variance: NDArray[np.float64]) -> None:
+        """Write the variance of spots along each axis, (p,)."""
         self._put("pca_variance", variance)
-        self._put("pca_residual", np.array([residual]))
 
     def describe(self, ranked: Ranked, *, notes: tuple[str, ...]) -> None:
         """Write the gene table and, last, the description that makes the folder a feature store."""

@@ -22,7 +22,7 @@ from stscale.slices.preprocess import feature_rows, rank_collection, slice_gains
 from stscale.slices.store import _group, _stamp
 from stscale.slices.stream import collection_blocks, map_blocks
 from stscale.slices.surroundings import Surroundings
-from stscale.slices.transform import Transform
+from stscale.slices.transform import Transform, precision
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,6 +32,9 @@ EVERY = 4
 
 MANY = 4
 """Averages for each principal axis, at least."""
+
+SAMPLE = 2048
+"""Spots, and up to twice as many, that tell how much of the variance along an axis is noise."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -193,9 +196,9 @@ class FeatureStore:
         """Factor of each gene before the axes were found, (g,); see `Components`."""
         return self._array("pca_inverse")
 
-    def pca_residual(self) -> float:
-        """Variance of a gene, so multiplied, that the axes leave over, on average."""
-        return float(self._array("pca_residual")[0])
+    def pca_noise(self) -> NDArray[np.float64]:
+        """Share of noise in the variance of a spot along each axis, (p,); see `Components`."""
+        return self._array("pca_noise")
 
     def vocabulary(self) -> NDArray[np.str_]:
         """Names of all genes that count for the library size, (v,), sorted; the genes kept are among them."""
@@ -291,7 +294,7 @@ def build_features(
         gain = slice_gains(collection, ranked.mean, config)[:, columns]
         writer = FeatureWriter(root, collection, columns, transform, gain, lognormalized=config.lognormalized)
         n = sum(store.n for store in collection.stores)
-        gram = Gram(collection.present[:, columns], _surroundings(config, n))
+        gram = Gram(collection.present[:, columns], _surroundings(config, n), every=max(1, n // SAMPLE))
         places = [store.coordinates() for store in collection.stores]
         for rows in map_blocks(function, blocks, workers=workers, scheduler=scheduler):
             writer.append(rows)
@@ -299,10 +302,15 @@ def build_features(
             gram.add(i, transform.rows(rows.normalised, gain, i), places[i][rows.kept])
         writer.close()
         components = gram.components(
-            config.n_pcs, center=config.center, scale=config.scale_genes, coherence=config.coherence, seed=seed
+            config.n_pcs,
+            center=config.center,
+            scale=config.scale_genes,
+            coherence=config.coherence,
+            precision=precision(gain, collection.present[:, columns]),
+            seed=seed,
         )
         squares = writer.write_components(components, workers=workers, scheduler=scheduler)
-        writer.write_spread(*gram.spread(squares, len(columns)))
+        writer.write_variance(gram.spread(squares))
         writer.describe(ranked, notes=ranked.notes + components.notes)
     return FeatureStore.open(out)
 

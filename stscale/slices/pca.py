@@ -5,7 +5,7 @@ With row sums S_i and centres c_i of slice i (n_i rows), the centred Gram matrix
     Σ (x − c)ᵀ(x − c) = XᵀX − HᵀC − CᵀH,   H_i = S_i − n_i·c_i / 2
 
 so XᵀX and the sums are all that has to be kept: (g, g) + (s, g) float64, whatever the number of rows.
-A gene a slice lacks is filled with its centre there: centred it is 0, and it is 0 in the scores.
+A gene a slice lacks is filled with its centre there: centred it is 0. What the scores make of it, `components` says.
 
 Most of a spot's variance is counting noise, which all genes have, and so is much of its axes. Rows x_b may be averages
 of spots with those around them instead (`surroundings`), whose noise is a small share κ of a spot's; with U_i = Σ x_b
@@ -22,7 +22,6 @@ Wartenberg, Multivariate spatial correlation, Geogr. Anal. 17 (1985), 263-283.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -30,6 +29,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from stscale.errors import InputError
+from stscale.slices.components import Components
 from stscale.slices.surroundings import Averages, Surroundings
 
 DENSE_BYTES = 16 << 20  # rows made dense at a time
@@ -37,56 +37,6 @@ SPARSE_BELOW = 0.06  # share of stored entries below which the sparse product is
 SLAB = 512  # columns of a sparse product at a time
 FLOOR = 0.005  # least autocorrelation a gene is taken to have; that of 10⁴ spots without any comes out between ±0.01
 SMALL = 512  # genes up to which all eigenvectors are computed directly
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Components:
-    """Principal axes of centred rows.
-
-    Attributes
-    ----------
-    axes
-        (p, g) float64, orthonormal rows times `inverse`, largest variance first; the loading of largest magnitude
-        before that is positive.
-    variance
-        (p,) float64, variance along each axis of what the axes are of, averages or spots: the sum of squares over their
-        number less 1, or less s when centred per slice.
-    mean
-        (g,) float64, mean of each gene over the rows of the slices that have it.
-    slice_mean
-        (s, g) float64, each slice's own mean; 0 where it lacks the gene.
-    offset
-        (s, p) float64, the centre of each slice's rows in the scores, subtracted from them.
-    inverse
-        (g,) float64, what each gene was multiplied by before the axes were found: 1, or 1 / its standard deviation (0
-        for a constant gene), times its weight. It is part of `axes`; ``axes / inverse`` has orthonormal rows.
-    notes
-        What the user should know, one sentence each.
-    """
-
-    axes: NDArray[np.float64]
-    variance: NDArray[np.float64]
-    mean: NDArray[np.float64]
-    slice_mean: NDArray[np.float64]
-    offset: NDArray[np.float64]
-    inverse: NDArray[np.float64]
-    notes: tuple[str, ...]
-
-    def scores(self, rows: sparse.csr_matrix, which: NDArray[np.integer]) -> NDArray[np.float32]:
-        """Coordinates of rows along the axes.
-
-        Parameters
-        ----------
-        rows : (m, g) csr_matrix
-            Normalised values.
-        which : (m,) int
-            Slice of each row.
-
-        Returns
-        -------
-        (m, p) float32
-        """
-        return np.asarray(rows.astype(np.float64) @ self.axes.T - self.offset[which], dtype=np.float32)
 
 
 class Gram:
@@ -98,10 +48,14 @@ class Gram:
         Genes each slice has. Values of a gene in a slice that lacks it must not be stored.
     surroundings
         What averages the rows that XᵀX is of; None: it is of the rows themselves.
+    every
+        One of so many rows is kept, to tell how far spots vary along the axes.
     """
 
-    def __init__(self, present: NDArray[np.bool_], surroundings: Surroundings | None = None) -> None:
+    def __init__(self, present: NDArray[np.bool_], surroundings: Surroundings | None = None, *, every: int = 1) -> None:
         s, g = present.shape
+        self._every = every
+        self._kept: list[tuple[int, sparse.csr_matrix]] = []
         self._present, self._surroundings = present, surroundings
         self._n, self._sums = np.zeros(s), np.zeros((s, g))
         self._squares = np.zeros(g)
@@ -117,6 +71,9 @@ class Gram:
         if m == 0:
             return
         values = rows.data.astype(np.float64)
+        first = -int(self._n.sum()) % self._every
+        if first < m:
+            self._kept.append((i, rows[first :: self._every]))
         self._n[i] += m
         self._sums[i] += np.bincount(rows.indices, weights=values, minlength=g)
         self._squares += np.bincount(rows.indices, weights=values * values, minlength=g)
@@ -169,6 +126,7 @@ class Gram:
         center: Literal["all", "slice"] = "all",
         scale: bool = False,
         coherence: float = 0.0,
+        precision: NDArray[np.float64] | None = None,
         seed: int = 0,
     ) -> Components:
         """Principal components of all rows added. May be called once: the Gram matrix is used up.
@@ -185,6 +143,8 @@ class Gram:
         coherence
             Power a of a gene's autocorrelation in its weight; without effect on axes of spots. An autocorrelation below
             `FLOOR` counts as that.
+        precision
+            (s, g), what each slice tells of each gene (`Components`); default: as much of all that it has.
         seed
             Start vector of the iteration for many genes; it does not show in the result beyond rounding.
 
@@ -220,17 +180,35 @@ class Gram:
         gram *= inverse[:, None]
         gram *= inverse[None, :]
         values, axes = _largest(gram, p, seed)
-        self._degrees, self._total = n - taken, float(variance @ inverse**2)
-        axes = axes * inverse
+        self._degrees = n - taken
         return Components(
-            axes=axes,
+            axes=axes * inverse,
             variance=np.maximum(values, 0.0) / degrees,
+            noise=self._noise_share(axes * inverse, centre, float(variance @ inverse**2)),
             mean=mean,
             slice_mean=slice_mean,
-            offset=centre @ axes.T,
+            centre=centre,
             inverse=inverse,
+            precision=self._present.astype(np.float64) if precision is None else precision,
             notes=notes,
         )
+
+    def _noise_share(self, axes: NDArray[np.float64], centre: NDArray[np.float64], total: float) -> NDArray[np.float64]:
+        """Return the share of noise in the variance of the rows kept along each axis, (p,).
+
+        Noise is what the axes leave over of the variance `total` of all genes, on average of the directions left.
+        Averages would not tell it: what spots have to themselves, cells of a kind among others, is no noise.
+        """
+        p, g = axes.shape
+        squares, count = np.zeros(p), 0
+        for i, rows in self._kept:
+            scores = rows.astype(np.float64) @ axes.T - np.where(self._present[i], centre[i], 0.0) @ axes.T
+            squares += np.sum(scores**2, axis=0)
+            count += len(scores)
+        self._kept = []
+        variance = squares / count
+        noise = max(total - float(variance.sum()), 0.0) / max(g - p, 1)
+        return np.asarray(np.minimum(noise / np.maximum(variance, 1e-300), 1.0))
 
     def _inverse(
         self, variance: NDArray[np.float64], averaged: NDArray[np.float64], *, scale: bool, coherence: float
@@ -248,23 +226,15 @@ class Gram:
             inverse[varies] *= np.clip(found, FLOOR, 1.0) ** coherence
         return inverse
 
-    def spread(self, squares: NDArray[np.float64], g: int) -> tuple[NDArray[np.float64], float]:
-        """Return the variance of the spots along each axis and what the axes leave over, after `components`.
+    def spread(self, squares: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the variance of the spots along each axis, (p,), after `components`.
 
         Parameters
         ----------
         squares : (p,) float64
             Sum of the squared scores of all rows.
-        g
-            Genes.
-
-        Returns
-        -------
-        tuple
-            (p,) float64, and the variance of a gene, multiplied as the axes' are, beyond them, on average.
         """
-        variance = squares / self._degrees
-        return variance, max(self._total - float(variance.sum()), 0.0) / max(g - len(squares), 1)
+        return np.asarray(squares / self._degrees)
 
     def _means(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Mean of each gene over the slices that have it, and over each slice."""

@@ -1,17 +1,9 @@
 """A new slice onto the genes and components of a run: a feature store like the run's own, nothing is fitted.
 
-A panel that lacks genes of the run gives partial scores s = V_P y_P, with V (p, g) the orthonormal axes, y = (x − c)/σ
-the scaled values and P the genes present. The full scores are predicted from them as probabilistic PCA does, with the
-run's variances Λ along the axes and its residual variance ψ of a gene, and rescaled so that nothing changes where no
-gene is absent:
-
-    t = (I + R) (G + R)⁻¹ s,   G = V_P V_Pᵀ,   R = ψ Λ⁻¹
-
-A missing gene filled with its mean would shrink t by about the share of genes present, and the network never saw
-latents so shrunk; least squares (R = 0) keeps the size and amplifies the noise of weak axes. R is small for strong axes
-and close to one for weak ones, so this is the former for the weak and the latter for the strong.
-
-Source: Tipping and Bishop, Probabilistic principal component analysis, J. R. Statist. Soc. B 61 (1999), 611-622.
+Genes of the run that its panel lacks, and those it captures less of than the run does, tell nothing, or less: the
+scores are what the run's axes and the noise along them let expect (`stscale.slices.components`), as those of the run's
+own slices are. A missing gene filled with its mean would shrink them by about the share of genes present, and the
+network never saw latents so shrunk; least squares keeps the size and amplifies the noise of weak axes.
 """
 
 from dataclasses import dataclass
@@ -26,13 +18,14 @@ from stscale.atomic import atomic_path
 from stscale.config import Preprocess
 from stscale.errors import InputError
 from stscale.slices.collection import Collection
+from stscale.slices.components import Components
 from stscale.slices.feature_writer import FeatureWriter
 from stscale.slices.features import FeatureStore
 from stscale.slices.hvg import GeneRanking
-from stscale.slices.pca import Components
 from stscale.slices.preprocess import Ranked, feature_rows, slice_gains
 from stscale.slices.store import SliceStore
 from stscale.slices.stream import collection_blocks, map_blocks
+from stscale.slices.transform import precision
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,7 +42,8 @@ class Panel:
     library
         Share of the run's counts on the genes of its vocabulary that the slice has, in (0, 1].
     information
-        Share of the variance of the run's scores that lies on the shared genes, in (0, 1]: tr(GΛ) / tr Λ.
+        Share of the variance of the run's scores that lies on the shared genes, in (0, 1]: tr(GΛ) / tr Λ with
+        G = V_P V_Pᵀ of the axes on the genes present and the variances Λ along them.
     """
 
     shared: NDArray[np.bool_]
@@ -80,7 +74,7 @@ class Projection:
         self.genes = features.genes()
         self.transform = features.transform
         self.columns = np.searchsorted(self.vocabulary, self.genes)
-        self.inverse, self.residual = features.pca_inverse(), features.pca_residual()
+        self.inverse, self.noise = features.pca_inverse(), features.pca_noise()
         self.axes = features.pca_components().astype(np.float64)
         self.variance, self.mean = features.pca_variance(), features.pca_mean()
 
@@ -160,8 +154,8 @@ class Projection:
                     f"slice {store.name!r} has {n} spot with counts; the run was centred on each slice's own mean, "
                     "so at least 2 are needed"
                 )
-            writer.write_components(self._components(panel, total / n), workers=workers)
-            writer.write_spread(self.variance, self.residual)
+            writer.write_components(self._components(panel, gain, total / n), workers=workers)
+            writer.write_variance(self.variance)
             writer.describe(self._ranked(), notes=())
         return FeatureStore.open(out)
 
@@ -183,23 +177,18 @@ class Projection:
         varies = self.inverse > 0
         return np.where(varies, self.axes / np.where(varies, self.inverse, 1.0), 0.0)
 
-    def _components(self, panel: Panel, slice_mean: NDArray[np.float64]) -> Components:
-        """Return axes that map the genes present to the full scores, around the slice's centre."""
-        axes = np.where(panel.shared, self.axes, 0.0)
-        if not panel.shared.all():
-            on = np.where(panel.shared, self._orthonormal(), 0.0)
-            # an axis without variance has no scores to predict
-            noise = np.diag(self.residual / np.maximum(self.variance, 1e-12 * self.variance.max()))
-            axes = (np.eye(len(axes)) + noise) @ np.linalg.solve(on @ on.T + noise + 1e-9 * np.eye(len(axes)), axes)
+    def _components(self, panel: Panel, gain: NDArray[np.float64], slice_mean: NDArray[np.float64]) -> Components:
+        """Return what maps the genes present to the full scores, around the slice's centre."""
         own = np.where(panel.shared, slice_mean, 0.0)[None]
-        centre = own if self.config.center == "slice" else np.where(panel.shared, self.mean, 0.0)[None]
         return Components(
-            axes=axes,
+            axes=self.axes,
             variance=self.variance,
+            noise=self.noise,
             mean=self.mean,
             slice_mean=own,
-            offset=centre @ axes.T,
+            centre=own if self.config.center == "slice" else self.mean[None],
             inverse=self.inverse,
+            precision=precision(gain, panel.shared[None]),
             notes=(),
         )
 

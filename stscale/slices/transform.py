@@ -10,7 +10,8 @@ above the library (a thousand counts a spot, T = 10⁴) the logarithm hardly tel
 with few counts lose what they say.
 
 A gene that is captured e times as well in one slice as in all has √e times the y there (for few counts a little more).
-`gains` takes that out: y is divided by the root of the slice's share of the gene over its share in all slices.
+`gains` takes that out: y is divided by the root of the slice's share of the gene over its share in all slices. What
+that does to the noise, scores make up for (`precision`, `stscale.slices.components`).
 
 Source: Freeman and Tukey, Transformations related to the angular and the square root, Ann. Math. Statist. 21 (1950),
 607-611.
@@ -25,7 +26,7 @@ from scipy import sparse
 
 from stscale.config import Preprocess
 
-PRIOR = 20.0
+PRIOR = 500.0
 """Counts of a gene in a slice that say as much about its capture as the belief that it is that of all slices."""
 
 
@@ -112,3 +113,12 @@ def gains(totals: NDArray[np.float64], mean: NDArray[np.float64], present: NDArr
     library = totals.sum(axis=1) / np.maximum(present @ share, 1e-300)
     expected = library[:, None] * share
     return np.where(present, np.sqrt((expected + PRIOR) / (totals + PRIOR)), 1.0)
+
+
+def precision(gain: NDArray[np.float64], present: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Return what a slice tells of a gene in that of all slices, (s, g), from its gains (s, g): r, 0 where it lacks it.
+
+    A slice with r times the counts of a gene has r times the information: where counts are few, a relative change moves
+    y r times as far and its variance is r times as large; where they are many, √r times as far at the same variance.
+    """
+    return np.where(present, gain**-2.0, 0.0)

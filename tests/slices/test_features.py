@@ -9,6 +9,7 @@ from scipy import sparse
 from stscale.config import Ingest, Preprocess
 from stscale.errors import InputError
 from stscale.slices import Collection
+from stscale.slices import transform as transforms
 from stscale.slices.features import FeatureStore, build_features
 from stscale.slices.ingest import ingest
 from stscale.slices.stream import Block, collection_blocks
@@ -112,22 +113,36 @@ def freeman_tukey(X, columns, *, gain=True):
     y = np.sqrt(x) + np.sqrt(x + 1) - 1
     if gain:
         share = rows.mean(axis=0) / rows.mean(axis=0).sum()
-        captured = [(dense.sum(axis=0) + 20) / (dense.sum() * share + 20) for dense in kept]
+        captured = [(dense.sum(axis=0) + transforms.PRIOR) / (dense.sum() * share + transforms.PRIOR) for dense in kept]
         y /= np.sqrt(np.repeat(captured, [len(dense) for dense in kept], axis=0))
     return y[:, columns]
 
 
-@pytest.mark.parametrize(("transform", "gain"), [("sqrt", "slice"), ("sqrt", "all"), ("log", "slice")])
+def told(parts, precision, *, taken, p=6):
+    """Scores of centred rows, slice by slice, and noise: each row's ridge regression on the axes of all, one by one."""
+    X = np.concatenate(parts)
+    axes = np.linalg.svd(X, full_matrices=False)[2][:p]
+    variance = ((X @ axes.T) ** 2).mean(axis=0)
+    noise = np.diag(((X**2).sum() / (len(X) - taken) - variance.sum()) / (X.shape[1] - p) / variance)
+    out = []
+    for part, weight in zip(parts, precision, strict=True):
+        inner = np.linalg.inv(axes @ np.diag(weight) @ axes.T + noise)
+        out.extend((np.eye(p) + noise) @ inner @ axes @ (weight * row) for row in part)
+    return np.array(out), np.diag(noise)
+
+
+@pytest.mark.parametrize(("kind", "gain"), [("sqrt", "slice"), ("sqrt", "all"), ("log", "slice")])
 @pytest.mark.parametrize("scale", [False, True])
 @pytest.mark.parametrize("center", ["all", "slice"])
-def test_scores_equal_sklearn(tmp_path, center, scale, transform, gain, collection):
+def test_scores_equal_sklearn(tmp_path, center, scale, kind, gain, collection, monkeypatch):
     from sklearn.decomposition import PCA
 
+    monkeypatch.setattr(transforms, "PRIOR", 20.0)  # so that the few counts here say something
     X = matrices()
-    store = build(tmp_path, collection, center=center, scale_genes=scale, transform=transform, gain=gain)
+    store = build(tmp_path, collection, center=center, scale_genes=scale, transform=kind, gain=gain)
     columns = np.searchsorted(gene_names(90), store.genes())
     captured = gain == "slice"
-    normal = reference(X, columns) if transform == "log" else freeman_tukey(X, columns, gain=captured)
+    normal = reference(X, columns) if kind == "log" else freeman_tukey(X, columns, gain=captured)
     np.testing.assert_allclose(store.normalised(0, store.n).toarray(), reference(X, columns), rtol=1e-6)
     parts = np.split(normal, store.offsets()[1:-1])
     np.testing.assert_allclose(store.slice_mean(), [part.mean(axis=0) for part in parts], atol=1e-6)
@@ -139,6 +154,11 @@ def test_scores_equal_sklearn(tmp_path, center, scale, transform, gain, collecti
         deviation = np.sqrt(((normal - normal.mean(axis=0)) ** 2).sum(axis=0) / (len(normal) - ddof))
         normal = (normal - normal.mean(axis=0)) / np.where(deviation > 0, deviation, 1.0)
     expected = PCA(6, svd_solver="full").fit_transform(normal)
+    if captured and kind == "sqrt":
+        assert np.ptp(store.gain()) > 0.1
+        parts = np.split(normal - normal.mean(axis=0), store.offsets()[1:-1])
+        expected, noise = told(parts, store.gain() ** -2.0, taken=ddof)
+        np.testing.assert_allclose(store.pca_noise(), noise, rtol=1e-5)
     got = store.pca(0, store.n)
     sign = np.sign((got * expected).sum(axis=0))
     np.testing.assert_allclose(got * sign, expected, atol=1e-4 * np.abs(expected).max())
@@ -210,8 +230,6 @@ def test_spots_empty_on_the_chosen_genes_only_stay(tmp_path, collection):
 
 
 def test_union_leaves_absent_genes_out(tmp_path):
-    from sklearn.decomposition import PCA
-
     X = matrices(g=80)
     has = [np.arange(0, 70), np.arange(0, 80), np.r_[0, 8:80]]
     union = collect(
@@ -226,7 +244,8 @@ def test_union_leaves_absent_genes_out(tmp_path):
     known = present[store.slice()]
     mean = np.where(known, normal, 0).sum(axis=0) / known.sum(axis=0)
     np.testing.assert_allclose(store.pca_mean(), mean, rtol=1e-6)
-    expected = PCA(6, svd_solver="full").fit_transform(np.where(known, normal, mean))
+    parts = np.split(np.where(known, normal, mean) - mean, store.offsets()[1:-1])
+    expected, _ = told(parts, present.astype(float), taken=1)
     got = store.pca(0, store.n)
     sign = np.sign((got * expected).sum(axis=0))
     np.testing.assert_allclose(got * sign, expected, atol=1e-4 * np.abs(expected).max())

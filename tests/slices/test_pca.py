@@ -18,13 +18,19 @@ def values(seed=0, sizes=SIZES, g=12, density=0.5):
     return rows
 
 
-def fitted(rows, *, step=None, n_pcs=5, center="all", present=None, seed=0):
+def lacking():
+    present = np.ones((3, 12), dtype=bool)
+    present[0, :3] = present[1, 2:6] = present[2, 11] = False
+    return present
+
+
+def fitted(rows, *, step=None, n_pcs=5, present=None, every=1, **options):
     g = rows[0].shape[1]
-    gram = Gram(np.ones((len(rows), g), dtype=bool) if present is None else present)
+    gram = Gram(np.ones((len(rows), g), dtype=bool) if present is None else present, every=every)
     for i, dense in enumerate(rows):
         for lo in range(0, len(dense), step or len(dense)):
             gram.add(i, sparse.csr_matrix(dense[lo : lo + (step or len(dense))]))
-    return gram.components(n_pcs, center=center, seed=seed)
+    return gram.components(n_pcs, **options)
 
 
 def all_scores(components, rows):
@@ -81,12 +87,11 @@ def test_centring_per_slice_equals_centred_rows():
 
 
 @pytest.mark.parametrize("center", ["all", "slice"])
-def test_absent_genes_are_filled_with_the_mean(center):
+def test_absent_genes_are_filled_with_the_mean_for_the_axes(center):
     from sklearn.decomposition import PCA
 
     rows = values(seed=3)
-    present = np.ones((3, 12), dtype=bool)
-    present[0, :3] = present[1, 2:6] = present[2, 11] = False
+    present = lacking()
     for dense, has in zip(rows, present, strict=True):
         dense[:, ~has] = 0
     counted = present.T @ np.array(SIZES)
@@ -96,8 +101,55 @@ def test_absent_genes_are_filled_with_the_mean(center):
     np.testing.assert_allclose(X.mean(axis=0), 0, atol=1e-12)  # so that PCA below takes no mean of its own
     reference = PCA(5, svd_solver="full").fit(X)
     got = fitted(rows, step=9, center=center, present=present)
-    assert_same_axes(all_scores(got, rows), reference.transform(X))
+    np.testing.assert_allclose(np.abs(np.sum(got.axes * reference.components_, axis=1)), 1.0, rtol=1e-9)
     np.testing.assert_allclose(got.mean, mean, rtol=1e-12)
+
+
+@pytest.mark.parametrize("center", ["all", "slice"])
+@pytest.mark.parametrize("scale", [False, True])
+def test_scores_are_the_mode_of_the_posterior(center, scale):
+    """What maximises the density of a row, each gene at its precision, times the prior of scores: by an optimiser."""
+    from scipy.optimize import minimize
+
+    rows, present = values(seed=5), lacking()
+    for dense, has in zip(rows, present, strict=True):
+        dense[:, ~has] = 0
+    precision = np.where(present, np.random.default_rng(1).uniform(0.2, 4.0, present.shape), 0.0)
+    got = fitted(rows, n_pcs=3, center=center, present=present, precision=precision, scale=scale)
+    unit = got.axes / got.inverse
+    assert (got.noise > 0).all()
+    assert (got.noise < 1).all()
+    scores = all_scores(got, rows)
+    for i, at in ((0, 4), (1, 35), (2, 60)):
+        row = (rows[i][at - sum(SIZES[:i])] - got.centre[i]) * got.inverse
+
+        def against(z, i=i, row=row):  # in units of the noise: residual² · w and z² · N
+            return np.sum(precision[i] * (row - z @ unit) ** 2) + np.sum(got.noise * z**2)
+
+        best = minimize(against, np.zeros(3), tol=1e-10).x * (1.0 + got.noise)
+        np.testing.assert_allclose(scores[at], best, atol=1e-3 * np.abs(scores).max())
+
+
+def test_a_part_of_the_genes_hardly_shrinks_scores():
+    rng = np.random.default_rng(3)
+    programmes = rng.standard_normal((2, 200))
+    dense = (rng.standard_normal((300, 2)) @ programmes + rng.standard_normal((300, 200))).astype(np.float32)
+    present = np.ones((2, 200), dtype=bool)
+    present[1, rng.permutation(200)[:100]] = False
+    part = np.where(present[1], dense, 0.0).astype(np.float32)
+    got = fitted([dense, part], n_pcs=2, present=present)
+    whole, scores = np.split(all_scores(got, [dense, part]), 2)
+    filled = (part - np.where(present[1], got.centre[1], 0.0)) @ got.axes.T
+    assert (np.sum(whole * filled, axis=0) / np.sum(whole**2, axis=0) < 0.7).all()
+    assert (np.sum(whole * scores, axis=0) / np.sum(whole**2, axis=0) > 0.8).all()  # the axes were of filled rows
+
+
+def test_rows_kept_for_the_noise_do_not_depend_on_blocks():
+    rows = values(seed=6)
+    noise = [fitted(rows, step=step, every=4).noise for step in (1, 3, 4, 50, None)]
+    for other in noise[1:]:
+        np.testing.assert_allclose(other, noise[0], rtol=1e-9)
+    assert not np.allclose(noise[0], fitted(rows, every=1).noise, rtol=1e-3)
 
 
 def test_largest_loading_is_positive_and_order_descends():

@@ -79,9 +79,12 @@ def test_axes_are_those_of_naive_averages(center, coherence, every) -> None:
     which = np.repeat(np.arange(3), SIZES)
     scores = got.scores(sparse.csr_matrix(np.concatenate([dense for dense, _ in slices])), which)
     np.testing.assert_allclose(scores, centred @ got.axes.T, atol=1e-5)
-    along, beyond = gram.spread(np.sum(scores.astype(np.float64) ** 2, axis=0), G)
+    along = gram.spread(np.sum(scores.astype(np.float64) ** 2, axis=0))
     np.testing.assert_allclose(along, ((centred @ got.axes.T) ** 2).sum(axis=0) / (len(centred) - taken), rtol=1e-5)
-    assert beyond == pytest.approx(((weight**2 * variance).sum() - along.sum()) / (G - 4), rel=1e-5)
+    # and so is the share of noise: what the axes leave over, a direction
+    along = ((centred @ got.axes.T) ** 2).mean(axis=0)
+    beyond = ((weight**2 * variance).sum() - along.sum()) / (G - 4)
+    np.testing.assert_allclose(got.noise, np.minimum(beyond / along, 1.0), rtol=1e-9)
 
 
 def test_blocks_do_not_show_beyond_rounding() -> None:
