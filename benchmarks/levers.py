@@ -53,12 +53,15 @@ class Lever:
         What the mixture sees: the learned latents, the floor's smoothed components, or both.
     runs
         Trainings whose latents are put side by side: seeds s, s + 100, s + 200, …
+    true_effects
+        Genes are brought to one height by what the simulation did to them (`tissues.prepared`).
     """
 
     title: str
     changes: dict[str, dict[str, Any]] = field(default_factory=dict)
     sees: str = "both"
     runs: int = 1
+    true_effects: bool = False
 
 
 _SILENT: dict[str, Any] = {"domains": {"spatial": 0.0}}
@@ -98,6 +101,11 @@ LEVERS = {
         title="method smooth, genes at the height each slice captures",
         changes={"preprocess": {"gain": "all"}},
         sees="floor",
+    ),
+    "floor-true": Lever(
+        title="method smooth, genes at one height by the effects they were simulated with",
+        sees="floor",
+        true_effects=True,
     ),
     "beside-1": Lever(
         title="default, smoothed PCA at the variance of the latents", changes={"domains": {"smoothed": 1.0}}
@@ -160,7 +168,7 @@ def measure(name: str, lever: Lever, seed: int, work: Path) -> dict[str, Any]:
 
     changes = {**lever.changes, "run": {"seed": seed, "threads": 1}}
     config = Run().replace(changes)
-    given = prepared(name, work, config.preprocess, graph=config.graph)
+    given = prepared(name, work, config.preprocess, graph=config.graph, true_effects=lever.true_effects)
     domains = config.replace({"domains": {"k": given.tissue.k}}).domains
     z, training = embedding(given, lever, config, seed, work)
     start = time.perf_counter()
@@ -305,6 +313,8 @@ def main() -> None:
         for key in [REFERENCE, *(k for k in given.levers if k != REFERENCE)]:
             if "graph" in LEVERS[key].changes and len(tissue(name, given.work).files) < 2:
                 continue  # there is no slice beside it
+            if LEVERS[key].true_effects and name.partition("-")[0] not in SHAPES:
+                continue  # nobody knows them
             for seed in given.seeds:
                 results = read_results(given.out)
                 part = results.setdefault("sets", {}).setdefault(name, {"levers": {}})

@@ -6,6 +6,9 @@ from typing import Any
 from benchmarks.levers import whole
 from benchmarks.tables import Results, table, targets
 
+KNOWN = "floor-true"
+UNTRAINED = "floor-spatial"
+
 
 def levers(results: Results) -> str:
     """Render the mean ARI of each lever on each set with its mean rank, the mixing of slices, and the targets."""
@@ -27,7 +30,9 @@ def levers(results: Results) -> str:
         parts.append(_table(sets, ["default", *fewer], {}))
     if across:
         parts.append(_across(sets, across))
-    some = [key for key in found if key not in (*everywhere, *across)]
+    if KNOWN in found:
+        parts.append(_known(sets))
+    some = [key for key in found if key not in (*everywhere, *across, KNOWN)]
     if some:
         parts.append(_some(sets, some))
     mixing = [
@@ -112,3 +117,20 @@ def _across(sets: dict[str, Any], keys: list[str]) -> str:
     named = _named(sets, keys)
     said = "Slices laid on each other and joined before the embedding, ARI on the sets of several slices:"
     return f"{said}\n\n{named}\n\n{table(['set', *heads], rows)}"
+
+
+def _known(sets: dict[str, Any]) -> str:
+    """Render what strong batch effects cost smoothed components, and what they cost when they are known."""
+    rows = []
+    for name, part in sets.items():
+        shape, _, strength = name.partition("-")
+        if strength != "strong" or KNOWN not in part["levers"]:
+            continue
+        seeds = _common(part, [UNTRAINED, KNOWN])
+        without = _mean(sets.get(f"{shape}-none", {"levers": {}}), UNTRAINED, "ari", seeds)
+        rows.append([shape, without, *(_mean(part, key, "ari", seeds) for key in (UNTRAINED, KNOWN))])
+    said = (
+        "What strong batch effects cost smoothed components, measured by what slices capture and known from the "
+        "simulation (the counts of genes that a slice hardly captures are gone in both):"
+    )
+    return said + "\n\n" + table(["tissue", "no batch effect", "strong", "strong, effects known"], rows)

@@ -1,9 +1,12 @@
 """The protocol sets of domain quality, real and simulated, prepared once: components, graph, annotation."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +17,7 @@ if TYPE_CHECKING:
     from stscale.config import Graph as GraphOptions
     from stscale.config import Preprocess
     from stscale.graphs import Graph
-    from stscale.slices import FeatureStore
+    from stscale.slices import FeatureStore, SliceStore
 
 SLICES = 4
 SPOTS = 1500
@@ -117,7 +120,13 @@ def _plain(config: Any) -> dict[str, Any]:
 
 
 def prepared(
-    name: str, folder: Path, preprocess: "Preprocess", *, graph: "GraphOptions | None" = None, seed: int = 0
+    name: str,
+    folder: Path,
+    preprocess: "Preprocess",
+    *,
+    graph: "GraphOptions | None" = None,
+    true_effects: bool = False,
+    seed: int = 0,
 ) -> Prepared:
     """Ingest, choose genes, compute components and the graph; what is there already is opened.
 
@@ -131,6 +140,8 @@ def prepared(
         Options of the features; each choice has a folder of its own.
     graph
         Options of the graph, of which `across` alone counts; default: none is joined.
+    true_effects
+        Bring genes to one height by the effects they were simulated with, not by what slices captured of them.
     seed
         Of the components, and of the alignment of slices that are joined.
     """
@@ -151,12 +162,14 @@ def prepared(
     slices = [SliceStore.open(s) for s in stores]
     # a slice made anew is another input: its modification is part of the place
     stamps = [(s / "zarr.json").stat().st_mtime_ns for s in stores]
-    path = folder / "features" / name / digest([asdict(preprocess), stamps, seed])
+    choices = [asdict(preprocess), stamps, seed, *([True] if true_effects else [])]
+    path = folder / "features" / name / digest(choices)
     features_path, graph_path = path / "features.zarr", path / "graph.npz"
     if not graph_path.exists():
         path.mkdir(parents=True, exist_ok=True)
         collection = Collection.build(slices, genes=preprocess.genes, min_shared=preprocess.min_shared_genes)
-        features = build_features(collection, features_path, config=preprocess, seed=seed, workers=1)
+        with _given_effects(slices) if true_effects else nullcontext():
+            features = build_features(collection, features_path, config=preprocess, seed=seed, workers=1)
         spatial_graph(features.xy(), features.offsets(), Graph()).save(graph_path)
     features = FeatureStore.open(features_path)
     labels = np.full(features.n, None, dtype=object)
@@ -172,6 +185,24 @@ def prepared(
             _joined(features, plane, graph, seed).save(graph_path)
         seen = load(graph_path)
     return Prepared(tissue=found, features=features, graph=seen, graph_path=graph_path, plane=plane, labels=labels)
+
+
+@contextmanager
+def _given_effects(slices: "list[SliceStore]") -> Iterator[None]:
+    """Let `gains` know what each slice of a simulation does to each gene."""
+    from stscale.slices import transform
+
+    effect = np.stack([store.var()["batch_log_effect"].to_numpy() for store in slices])
+    effect = effect - effect.mean(axis=0)
+
+    def true(totals: NDArray[np.float64], mean: NDArray[np.float64], present: NDArray[np.bool_]) -> NDArray[np.float64]:
+        found, share = transform.gains(totals, mean, present), mean / mean.sum()
+        # as high as the measured ones on the whole: a slice's library is known without them
+        whole = (np.log(found) + 0.5 * effect) @ share
+        return np.asarray(np.exp(whole[:, None] - 0.5 * effect))
+
+    with patch("stscale.slices.preprocess.gains", true):
+        yield
 
 
 def _joined(features: "FeatureStore", plane: "Graph", graph: "GraphOptions", seed: int) -> "Graph":

@@ -41,6 +41,44 @@ def test_default_is_the_reference_and_levers_are_options() -> None:
         assert lever.sees in ("learned", "floor", "both")
 
 
+def test_known_effects_are_those_of_the_simulation(tmp_path, monkeypatch) -> None:
+    from stscale.slices import SliceStore
+
+    monkeypatch.setattr(tissues, "SPOTS", 120)
+    monkeypatch.setattr(tissues, "GENES", 80)
+    known = tissues.prepared("layers-strong", tmp_path, Preprocess(n_pcs=10), true_effects=True)
+    made = [
+        SliceStore.open(f).var()["batch_log_effect"].to_numpy()
+        for f in sorted((tmp_path / "layers-strong").glob("*.zarr"))
+    ]
+    effect = np.stack(made) - np.mean(made, axis=0)
+    # gains are known up to a factor of the whole slice
+    rest = np.log(known.features.gain()) + 0.5 * effect
+    np.testing.assert_allclose(rest - rest.mean(axis=1, keepdims=True), 0, atol=1e-6)
+    measured = tissues.prepared("layers-strong", tmp_path, Preprocess(n_pcs=10))
+    assert measured.graph_path != known.graph_path
+    agree = np.corrcoef(np.log(measured.features.gain()).ravel(), np.log(known.features.gain()).ravel())[0, 1]
+    assert 0.3 < agree < 0.999
+
+
+def test_cost_of_effects_is_shown_measured_and_known() -> None:
+    def held(**aris: float) -> dict:
+        names = {"default": "d", "floor-spatial": "u", "floor-true": "t"}
+        return {
+            "levers": {
+                k.replace("_", "-"): {"title": names[k.replace("_", "-")], "runs": runs(v)} for k, v in aris.items()
+            }
+        }
+
+    sets = {
+        "rare-none": held(default=0.9, floor_spatial=0.88),
+        "rare-strong": held(default=0.8, floor_spatial=0.79, floor_true=0.81),
+        "dlpfc": held(default=0.7, floor_spatial=0.7),
+    }
+    text = rendered({"sets": sets, "environment": {"date": "2026-01-01"}, "mean_rank": {}})
+    assert "| rare | 0.880 | 0.790 | 0.810 |" in text
+
+
 def test_simulated_set_is_scored_by_its_truth(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(tissues, "SPOTS", 120)
     monkeypatch.setattr(tissues, "GENES", 80)

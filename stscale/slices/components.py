@@ -20,6 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+ALIKE = 1e-9
+"""Precisions that far from 1 are rounding: of a slice alone, which captures what all do."""
+
 RIDGE = 1e-9
 """Added to the diagonal of V W Vᵀ + N: axes of genes that a slice lacks have nothing else where τ² is 0."""
 
@@ -87,7 +90,7 @@ class Components:
     def slice_axes(self, i: int) -> NDArray[np.float64]:
         """Return what maps centred rows of slice `i` to their scores, (p, g): `axes` where it captures all alike."""
         weight = self.precision[i]
-        if (weight == 1.0).all():
+        if np.abs(weight - 1.0).max() < ALIKE:
             return self.axes
         varies = self.inverse > 0
         unit = np.where(varies, self.axes / np.where(varies, self.inverse, 1.0), 0.0)
