@@ -134,3 +134,15 @@ def _known(sets: dict[str, Any]) -> str:
         "simulation (the counts of genes that a slice hardly captures are gone in both):"
     )
     return said + "\n\n" + table(["tissue", "no batch effect", "strong", "strong, effects known"], rows)
+
+
+def surroundings(results: Results) -> str:
+    """Render the ARI of smoothed components by rounds of averaging, beside what predicts spots best."""
+    rows = []
+    for name, part in results["sets"].items():
+        losses, ari = part["losses"], part["ari"]
+        cells = [f"{statistics.fmean(values):.3f}" for values in ari.values()]
+        rows.append([name, f"{losses['2'] - 1:.1%}", str(part["advised"]), *cells])
+    rounds = list(next(iter(results["sets"].values()))["ari"])
+    heads = ["set", "error after 2 rounds above the least", "rounds advised", *(f"ARI, {r}" for r in rounds)]
+    return table(heads, rows)

@@ -126,6 +126,7 @@ def prepared(
     *,
     graph: "GraphOptions | None" = None,
     true_effects: bool = False,
+    given: Tissue | None = None,
     seed: int = 0,
 ) -> Prepared:
     """Ingest, choose genes, compute components and the graph; what is there already is opened.
@@ -133,7 +134,7 @@ def prepared(
     Parameters
     ----------
     name
-        One of `names`.
+        One of `names`, or of `given`.
     folder
         Where slices, features and graphs of all sets lie.
     preprocess
@@ -142,6 +143,8 @@ def prepared(
         Options of the graph, of which `across` alone counts; default: none is joined.
     true_effects
         Bring genes to one height by the effects they were simulated with, not by what slices captured of them.
+    given
+        A set that is none of the protocol's.
     seed
         Of the components, and of the alignment of slices that are joined.
     """
@@ -152,11 +155,11 @@ def prepared(
     from stscale.options import digest
     from stscale.slices import Collection, FeatureStore, SliceStore, build_features, ingest, is_store
 
-    found = tissue(name, folder)
+    found = given or tissue(name, folder)
     stores = [Path(f) for f in found.files]
     for i, source in enumerate(stores):
         if not is_store(source):
-            stores[i] = folder / name.partition("-")[0] / f"{source.stem}.zarr"
+            stores[i] = (source.parent if given else folder / name.partition("-")[0]) / f"{source.stem}.zarr"
             if not is_store(stores[i]):
                 ingest(source, stores[i], config=Ingest())
     slices = [SliceStore.open(s) for s in stores]
@@ -175,8 +178,8 @@ def prepared(
     labels = np.full(features.n, None, dtype=object)
     group, row = features.slice(), features.row()
     for i, store in enumerate(slices):
-        given = store.obs()["domain"].astype(object).to_numpy()
-        labels[group == i] = given[row[group == i]]
+        annotation = store.obs()["domain"].astype(object).to_numpy()
+        labels[group == i] = annotation[row[group == i]]
     labels[np.isin(labels.astype(str), [*found.unlabelled, "nan", "None"])] = None
     plane = seen = load(graph_path)
     if graph is not None and graph.across:

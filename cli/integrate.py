@@ -125,7 +125,7 @@ def _tell(result: "Result", display: "Display | JsonLines", *, aligned: bool) ->
 
 
 def _judged(card: dict[str, Any] | None) -> list[str]:
-    """Return the label-free card in a line, and its verdict in another."""
+    """Return the label-free card in a line, its verdict in another, and what it advises if anything."""
     if card is None:
         return []
     names = {"seeds": "seeds agree", "halves": "halves agree", "pas": "PAS", "ilisi": "iLISI"}
@@ -135,4 +135,6 @@ def _judged(card: dict[str, Any] | None) -> list[str]:
         if values:
             parts.append(f"{name} {' / '.join(values)}")
     beside = " (this embedding / smoothed PCA)" if floor and parts else ""
-    return [*([f"without labels{beside}: {', '.join(parts)}"] if parts else []), card["sentence"]]
+    advice = card.get("scale", {}).get("sentence")
+    said = [card["sentence"], *([advice] if advice else [])]
+    return [*([f"without labels{beside}: {', '.join(parts)}"] if parts else []), *said]

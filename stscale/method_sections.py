@@ -147,4 +147,6 @@ class Stmfg(Section):
 class Smooth(Section):
     """Principal components averaged over the spatial graph; nothing is trained."""
 
-    rounds: int = option(2, "rounds of averaging each spot with its neighbours", low=1)
+    rounds: int = option(
+        2, "rounds of averaging each spot with its neighbours; also of the components beside latents", low=1
+    )

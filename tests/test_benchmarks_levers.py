@@ -185,3 +185,38 @@ def test_ceiling_is_of_slices_it_did_not_see() -> None:
     assert ceiling(z, turned, group) < 0.6
     alone = np.where(group == 0, names, None)
     assert ceiling(z, alone, group) is None
+
+
+def test_cells_differ_between_domains_by_their_kinds_alone(tmp_path, monkeypatch) -> None:
+    from benchmarks import surroundings
+    from benchmarks.readme_levers import surroundings as shown
+
+    monkeypatch.setattr(tissues, "SPOTS", 150)
+    monkeypatch.setattr(tissues, "GENES", 80)
+    made = surroundings.cells("cells-layers-0.3", tmp_path)
+    assert len(made.files) == 3
+    given = tissues.prepared(made.name, tmp_path, Preprocess(n_pcs=10), given=made)
+    assert given.features.n == 450
+    assert set(given.labels) == {f"domain-{d}" for d in range(1, 8)}
+    assert surroundings.cells("cells-layers-0.3", tmp_path) == made
+    monkeypatch.setattr(
+        "sys.argv",
+        [
+            "surroundings",
+            "--work",
+            str(tmp_path),
+            "--out",
+            str(tmp_path / "x.json"),
+            "--sets",
+            "cells-layers-0.3",
+            "--seeds",
+            "0",
+        ],
+    )
+    monkeypatch.setattr(surroundings, "ROUNDS", (1, 4))
+    surroundings.main()
+    found = levers.read_results(tmp_path / "x.json")
+    part = found["sets"]["cells-layers-0.3"]
+    assert all(-0.5 < value <= 1 for values in part["ari"].values() for value in values)
+    assert min(part["losses"].values()) == 1.0
+    assert "| cells-layers-0.3 |" in shown(found)

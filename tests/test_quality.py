@@ -52,10 +52,38 @@ def test_the_card_holds_the_embedding_and_the_floor_on_the_same_spots(finished, 
     assert found["floor"]["rounds"] == 2
     assert found["components"]["ilisi"] is not None
     assert (found["method"], found["k"], found["spots"]) == ("spotscape", 3, 350)
-    assert set(found["meanings"]) == set(found["embedding"])
+    assert set(found["meanings"]) == {*found["embedding"], "scale"}
     assert found["verdict"] in ("better", "not better")
     assert read_manifest(finished)["stages"]["quality"]["verdict"] == found["verdict"]
     assert not (finished / "scratch").exists()
+
+
+def test_wider_surroundings_are_advised_where_they_predict_better(finished, inputs, tmp_path, monkeypatch):
+    from stscale.analysis import scale
+
+    found = card(finished)["scale"]
+    assert found["used"] == 2
+    assert set(found["losses"]) == {str(r) for r in scale.TRIED}
+    assert ("sentence" in found) == (found["rounds"] > 2)
+
+    def far(*_args, **_options):
+        return scale.Scale(losses={1: 1.3, 16: 1.0}, rounds=16)
+
+    monkeypatch.setattr(scale, "spatial_scale", far)
+    out = tmp_path / "far"
+    integrate(inputs, out=out, config=CONFIG)
+    advice = card(out)["scale"]["sentence"]
+    assert "smooth.rounds = 16" in advice
+    assert advice in (out / "report.html").read_text(encoding="utf-8")
+
+
+def test_rounds_reach_the_components_beside_latents(finished, copy, inputs):
+    integrate(inputs, out=copy, config=CONFIG.replace({"smooth": {"rounds": 5}}))
+    assert card(copy)["scale"]["used"] == 5
+    assert card(copy)["floor"]["rounds"] == 5
+    before, after = (read_manifest(run)["stages"]["domains"]["digest"] for run in (finished, copy))
+    assert before != after
+    assert (np.load(copy / "latents.npy") == np.load(finished / "latents.npy")).all()  # training does not see them
 
 
 def test_the_page_shows_it_first(finished):
@@ -68,7 +96,8 @@ def test_the_page_shows_it_first(finished):
 def test_it_is_made_anew_only_when_what_it_reads_changes(copy, inputs):
     assert set(stages(inputs, copy, CONFIG).values()) == {"reused"}
     done = stages(inputs, copy, CONFIG.replace({"smooth": {"rounds": 1}}))
-    assert {s for s, state in done.items() if state == "start"} == {"quality", "report"}
+    # domains are found beside the same components
+    assert {s for s, state in done.items() if state == "start"} == {"domains", "write", "quality", "report"}
     assert card(copy)["floor"]["rounds"] == 1
     before = (copy / "latents.npy").stat().st_mtime_ns
     done = stages(inputs, copy, CONFIG.replace({"domains": {"k": 2}}))

@@ -21,9 +21,6 @@ if TYPE_CHECKING:
     from stscale.graphs import Graph
     from stscale.slices.features import FeatureStore
 
-ROUNDS = 2
-"""Averages over neighbours, as the network's two convolutions make."""
-
 
 class Beside:
     """Rows of matrices of the same spots, side by side; nothing is copied but the rows asked for.
@@ -67,7 +64,7 @@ class Beside:
 def beside_components(
     config: Run, features: FeatureStore, graph: Graph, latents: NDArray[np.floating], folder: Path
 ) -> Beside:
-    """Put latents beside components averaged over the spatial graph, as `domains.smoothed` says.
+    """Put latents beside components averaged over the spatial graph, as `domains.smoothed`, `smooth.rounds` say.
 
     Parameters
     ----------
@@ -86,5 +83,5 @@ def beside_components(
     # the latents of a method that trains nothing are these components already; an assignment is the network's own
     if not weight or not config.trains or not features.p or config.domains.method == "assignment":
         return Beside((latents,), (1.0,))
-    smoothed = pca_inputs(features, graph, folder, smooth=ROUNDS)
+    smoothed = pca_inputs(features, graph, folder, smooth=config.smooth.rounds)
     return Beside((latents, smoothed.array), (1.0, weight))

@@ -30,6 +30,10 @@ MEANINGS = {
     "pas": "share of spots most of whose ten nearest lie in other domains, smaller is smoother",
     "ilisi": "mixing of the slices, 0 apart to 1 even",
 }
+SCALE_MEANING = (
+    "error of predicting a spot's components from averages over its surroundings, itself left out (generalised "
+    "cross-validation), by rounds of averaging over neighbours, in that of the best"
+)
 
 
 def quality(
@@ -83,8 +87,25 @@ def quality(
         found |= asdict(judge(own, floor))
     else:
         found |= {"floor": None, "verdict": "floor", "sentence": "This run is the untrained floor itself."}
+    found["scale"] = _scale(features, graph, config)
     found["components"] = {"ilisi": mixing(_components(features, sample.mixing), group[sample.mixing])}
-    found["meanings"] = MEANINGS
+    found["meanings"] = MEANINGS | {"scale": SCALE_MEANING}
+    return found
+
+
+def _scale(features: "FeatureStore", graph: "Graph", config: Run) -> dict[str, Any]:
+    """Say from how far around spots are predicted best, and what to try where that is further than was averaged."""
+    from stscale.analysis.scale import spatial_scale
+
+    used = config.smooth.rounds
+    scale = spatial_scale(features.pca, graph.indptr, graph.indices, seed=config.seed)
+    found = {"used": used, "rounds": scale.rounds, "losses": {str(r): v for r, v in scale.losses.items()}}
+    if scale.rounds > used:
+        found["sentence"] = (
+            f"Components were averaged {used} times over neighbours; spots are predicted best from {scale.rounds} or "
+            "more. Domains here may differ by how often kinds of cells occur, which takes wider surroundings to tell: "
+            f"compare with smooth.rounds = {scale.rounds} and more."
+        )
     return found
 
 

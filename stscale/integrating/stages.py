@@ -184,7 +184,7 @@ class Integration(Joining):
 
         c = self.config.domains
         path, kept = self.run.file("domains.npy"), self.run.file(predictor_file.NAME)
-        now = self._chain(asdict(c), self.config.seed)
+        now = self._chain(asdict(c), self.config.seed, *self._beside())
         if self.run.finished("domains", now, path, *([] if c.per_slice or c.method == "assignment" else [kept])):
             self.skip("domains")
             return np.load(path)
@@ -214,6 +214,10 @@ class Integration(Joining):
             found["k"] = int(labels.max()) + 1
             self._save_latents(labels, path)
         return labels
+
+    def _beside(self) -> list[int]:
+        """Return what the components beside trained latents depend on, where there are any."""
+        return [self.config.smooth.rounds] if self.config.trains and self.config.domains.smoothed else []
 
     def write(self, collection: "Collection", features: "FeatureStore", latents: NDArray[Any], labels: Any) -> None:
         """Write integrated.zarr."""

@@ -242,7 +242,9 @@ def _embed(size: Size, run: Run, machine: Machine, *, cuda: bool) -> Cost:
 def _domains(size: Size, run: Run, machine: Machine) -> Cost:
     d, fit = _widths(run)[1], min(size.n, run.domains.max_fit)
     averaged = 0
-    if run.trains and run.domains.smoothed:  # components, as they are and averaged twice, beside the latents
+    if (
+        run.trains and run.domains.smoothed
+    ):  # components, as they are and after each round of averaging, beside the latents
         averaged = run.preprocess.n_pcs
         d += averaged
     c = min(run.domains.n_components or d, d)
@@ -253,7 +255,9 @@ def _domains(size: Size, run: Run, machine: Machine) -> Cost:
     work = run.domains.n_init * 0.03 + 6e-5 * fit * (run.domains.k or run.domains.k_max) / 7
     work += run.domains.moves * 0.5
     seconds = 1 + work + (tried - 1) * 1.5 + 1e-6 * size.n
-    return Cost(stage="domains", ram=ram, vram=0, disk=4 * size.n * (1 + 3 * averaged), seconds=seconds)
+    return Cost(
+        stage="domains", ram=ram, vram=0, disk=4 * size.n * (1 + (1 + run.smooth.rounds) * averaged), seconds=seconds
+    )
 
 
 def _write(size: Size, run: Run, machine: Machine) -> Cost:
@@ -272,7 +276,7 @@ def _write(size: Size, run: Run, machine: Machine) -> Cost:
 def _quality(size: Size, run: Run, machine: Machine) -> Cost:
     # the floor's rows, smoothed, and mixtures of a sample
     p = run.preprocess.n_pcs
-    ram = machine.base + 280 * MIB + 0.9 * _mapped(size, p, p) + 150 * size.n
+    ram = machine.base + 280 * MIB + 0.9 * _mapped(size, p, p) + 150 * size.n + 32 * p * min(size.n, 16_384)
     disk = 4 * size.n * p * (run.smooth.rounds + 1) if run.trains else 0
     return Cost(stage="quality", ram=ram, vram=0, disk=disk, seconds=3 + 1e-5 * size.n)
 

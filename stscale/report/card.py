@@ -49,8 +49,11 @@ def card(found: dict[str, Any]) -> str:
         f"{how['divisions']} divisions of the tiles. Mixing is among {on['mixing']:,} spots. Likelihood and BIC are in "
         "the scale of their own embedding: compare fits of one embedding by them, not embeddings."
     )
-    return paragraph(found["sentence"]) + details(
-        "The card", table(head, rows, numbers=range(1, len(head))) + paragraph(told)
+    advice = found.get("scale", {}).get("sentence")
+    return (
+        paragraph(found["sentence"])
+        + (paragraph(advice) if advice else "")
+        + details("The card", table(head, rows, numbers=range(1, len(head))) + paragraph(told))
     )
 
 

@@ -1,0 +1,82 @@
+"""Prediction of spots from their surroundings: against the naive formula, and what it prefers on which tissue."""
+
+import numpy as np
+import pytest
+
+from stscale.analysis import scale
+from stscale.analysis.scale import ENOUGH, TRIED, spatial_scale
+from stscale.config import Graph
+from stscale.graphs import spatial_graph
+
+
+def grid(n: int, seed: int = 0):
+    """Points in the order of their first coordinate, and the graph of their neighbours."""
+    xy = np.random.default_rng(seed).random((n, 2)) * np.sqrt(n)
+    xy = xy[np.argsort(xy[:, 0])]
+    return xy, spatial_graph(xy, np.array([0, n]), Graph())
+
+
+def of(y, graph, **options):
+    return spatial_scale(lambda lo, hi: y[lo:hi], graph.indptr, graph.indices, seed=0, **options)
+
+
+def naive(y, graph) -> np.ndarray:
+    n = len(y)
+    mean = np.eye(n)
+    for i in range(n):
+        mean[i, graph.indices[graph.indptr[i] : graph.indptr[i + 1]]] = 1.0
+    mean /= mean.sum(axis=1, keepdims=True)
+    out, power = {}, np.eye(n)
+    for r in range(1, TRIED[-1] + 1):
+        power = power @ mean
+        out[r] = np.sum((y - power @ y) ** 2) / (1 - np.trace(power) / n) ** 2
+    return np.array([out[r] for r in TRIED])
+
+
+def test_losses_are_those_of_the_formula(monkeypatch) -> None:
+    monkeypatch.setattr(scale, "PROBES", 4000)  # the trace is an estimate
+    xy, graph = grid(300)
+    y = np.stack([np.sin(xy[:, 0] / 3), np.cos(xy[:, 1] / 2)], axis=1) + np.random.default_rng(1).standard_normal(
+        (300, 2)
+    )
+    found, expected = of(y, graph), naive(y, graph)
+    np.testing.assert_allclose(list(found.losses.values()), expected / expected.min(), rtol=0.01)
+    assert tuple(found.losses) == TRIED
+    assert found.rounds == min(r for r, v in found.losses.items() if v <= 1 + ENOUGH)
+
+
+def test_single_spots_need_few_rounds_and_mixed_cells_many() -> None:
+    """Domains that differ in every spot, and domains that differ by how often two kinds of cells occur."""
+    xy, graph = grid(4000)
+    rng = np.random.default_rng(2)
+    layer = (xy[:, 0] // 12).astype(int)
+    levels = rng.standard_normal((layer.max() + 1, 5)) * 3
+    told = of(levels[layer] + rng.standard_normal((4000, 5)), graph)
+    assert told.rounds <= 2
+    kind = rng.random(4000) < np.where(xy[:, 0] < xy[:, 0].mean(), 0.3, 0.7)
+    mixed = of(np.where(kind[:, None], 2.0, -2.0) * np.ones(5) + 0.3 * rng.standard_normal((4000, 5)), graph)
+    assert mixed.rounds > 2 * told.rounds
+    assert mixed.losses[2] > 1 + ENOUGH
+
+
+def test_windows_of_a_large_run_tell_what_all_spots_tell(monkeypatch) -> None:
+    xy, graph = grid(6000)
+    y = np.sin(xy[:, :1] / 4) + np.random.default_rng(3).standard_normal((6000, 3))
+    whole = of(y, graph)
+    reads = []
+    monkeypatch.setattr(scale, "WINDOW", 700)
+    part = spatial_scale(lambda lo, hi: reads.append((lo, hi)) or y[lo:hi], graph.indptr, graph.indices, seed=0)
+    assert reads == [(0, 700), (1766, 2466), (3533, 4233), (5300, 6000)]
+    np.testing.assert_allclose(list(part.losses.values()), list(whole.losses.values()), atol=0.05)
+
+
+@pytest.mark.parametrize("case", ["no neighbours", "nothing varies", "one spot"])
+def test_where_nothing_is_predicted_nothing_is_advised(case) -> None:
+    n = 1 if case == "one spot" else 50
+    graph = grid(50)[1]
+    indptr = graph.indptr if case == "nothing varies" else np.zeros(n + 1, np.int64)
+    indices = graph.indices if case == "nothing varies" else np.zeros(0, np.int64)
+    y = np.zeros((n, 2)) if case == "nothing varies" else np.random.default_rng(0).standard_normal((n, 2))
+    found = spatial_scale(lambda lo, hi: y[lo:hi], indptr, indices, seed=0)
+    assert found.rounds == 1
+    assert set(found.losses.values()) == {1.0}
