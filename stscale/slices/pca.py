@@ -5,7 +5,9 @@ With row sums S_i and centres c_i of slice i (n_i rows), the centred Gram matrix
     Σ (x − c)ᵀ(x − c) = XᵀX − HᵀC − CᵀH,   H_i = S_i − n_i·c_i / 2
 
 so XᵀX and the sums are all that has to be kept: (g, g) + (s, g) float64, whatever the number of rows.
-A gene a slice lacks is filled with its centre there: centred it is 0. What the scores make of it, `components` says.
+A gene a slice lacks is filled with its centre there: centred it is 0, and sums over rows are of those that have both
+genes; divided by their share of the rows, (Σ_i n_i p_ij p_ik) / n with p whether slice i has a gene, they are the
+covariance of what is known, whose largest eigenvectors are the axes. Scores of such slices: `components`.
 
 Most of a spot's variance is counting noise, which all genes have, and so is much of its axes. Rows x_b may be averages
 of spots with those around them instead (`surroundings`), whose noise is a small share κ of a spot's; with U_i = Σ x_b
@@ -22,6 +24,7 @@ Wartenberg, Multivariate spatial correlation, Geogr. Anal. 17 (1985), 263-283.
 """
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -36,6 +39,7 @@ DENSE_BYTES = 16 << 20  # rows made dense at a time
 SPARSE_BELOW = 0.06  # share of stored entries below which the sparse product is the faster one (measured)
 SLAB = 512  # columns of a sparse product at a time
 FLOOR = 0.005  # least autocorrelation a gene is taken to have; that of 10⁴ spots without any comes out between ±0.01
+NOISE_ROUNDS = 3  # of the share of noise, where it depends on itself
 SMALL = 512  # genes up to which all eigenvectors are computed directly
 
 
@@ -176,36 +180,45 @@ class Gram:
         del self._gram
         level = np.sum((2.0 * self._sums - self._n[:, None] * centre) * centre, axis=0)
         variance = np.maximum(self._squares - level, 0.0) / (n - taken)
+        if not self._present.all():
+            # of two genes that no slice has both, nothing is known: 0 stays 0
+            variance /= np.maximum(self._n @ self._present / n, 1e-12)
+            gram /= np.maximum((self._present.T * self._seen) @ self._present / self._seen.sum(), 1e-12)
         inverse = self._inverse(variance, np.diag(gram) / degrees, scale=scale, coherence=coherence)
         gram *= inverse[:, None]
         gram *= inverse[None, :]
         values, axes = _largest(gram, p, seed)
         self._degrees = n - taken
-        return Components(
+        found = Components(
             axes=axes * inverse,
             variance=np.maximum(values, 0.0) / degrees,
-            noise=self._noise_share(axes * inverse, centre, float(variance @ inverse**2)),
+            noise=np.zeros(p),
             mean=mean,
             slice_mean=slice_mean,
             centre=centre,
             inverse=inverse,
-            precision=self._present.astype(np.float64) if precision is None else precision,
+            precision=self._present.astype(np.float64),
             notes=notes,
         )
+        total = float(variance @ inverse**2)
+        # scores of slices that lack genes depend on the noise: from least squares on
+        for _ in range(1 if self._present.all() else NOISE_ROUNDS):
+            found = replace(found, noise=self._noise_share(found, total))
+        self._kept = []
+        return found if precision is None else replace(found, precision=precision)
 
-    def _noise_share(self, axes: NDArray[np.float64], centre: NDArray[np.float64], total: float) -> NDArray[np.float64]:
+    def _noise_share(self, found: Components, total: float) -> NDArray[np.float64]:
         """Return the share of noise in the variance of the rows kept along each axis, (p,).
 
         Noise is what the axes leave over of the variance `total` of all genes, on average of the directions left.
         Averages would not tell it: what spots have to themselves, cells of a kind among others, is no noise.
         """
-        p, g = axes.shape
+        p, g = found.axes.shape
         squares, count = np.zeros(p), 0
         for i, rows in self._kept:
-            scores = rows.astype(np.float64) @ axes.T - np.where(self._present[i], centre[i], 0.0) @ axes.T
+            scores = found.scores(rows, np.full(rows.shape[0], i)).astype(np.float64)
             squares += np.sum(scores**2, axis=0)
             count += len(scores)
-        self._kept = []
         variance = squares / count
         noise = max(total - float(variance.sum()), 0.0) / max(g - p, 1)
         return np.asarray(np.minimum(noise / np.maximum(variance, 1e-300), 1.0))

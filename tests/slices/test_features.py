@@ -119,16 +119,27 @@ def freeman_tukey(X, columns, *, gain=True):
 
 
 def told(parts, precision, *, taken, p=6):
-    """Scores of centred rows, slice by slice, and noise: each row's ridge regression on the axes of all, one by one."""
-    X = np.concatenate(parts)
-    axes = np.linalg.svd(X, full_matrices=False)[2][:p]
-    variance = ((X @ axes.T) ** 2).mean(axis=0)
-    noise = np.diag(((X**2).sum() / (len(X) - taken) - variance.sum()) / (X.shape[1] - p) / variance)
-    out = []
-    for part, weight in zip(parts, precision, strict=True):
-        inner = np.linalg.inv(axes @ np.diag(weight) @ axes.T + noise)
-        out.extend((np.eye(p) + noise) @ inner @ axes @ (weight * row) for row in part)
-    return np.array(out), np.diag(noise)
+    """Scores of centred rows, slice by slice, and noise: each row's ridge regression on the axes of all, one by one.
+
+    Values of a gene that a slice lacks (precision 0) are 0.
+    """
+    X, has, n = np.concatenate(parts), precision > 0, sum(map(len, parts))
+    both = (has.T * [len(part) for part in parts]) @ has / n
+    covariance = X.T @ X / both / (n - taken)
+    axes = np.linalg.eigh(covariance)[1][:, ::-1][:, :p].T
+
+    def scores(noise, precision):
+        out = []
+        for part, weight in zip(parts, precision, strict=True):
+            inner = np.linalg.inv(axes @ np.diag(weight) @ axes.T + noise)
+            out.extend((np.eye(p) + noise) @ inner @ axes @ (weight * row) for row in part)
+        return np.array(out)
+
+    noise = np.zeros((p, p))
+    for _ in range(3):
+        variance = (scores(noise, has.astype(float)) ** 2).mean(axis=0)
+        noise = np.diag((np.trace(covariance) - variance.sum()) / (X.shape[1] - p) / variance)
+    return scores(noise, precision), np.diag(noise)
 
 
 @pytest.mark.parametrize(("kind", "gain"), [("sqrt", "slice"), ("sqrt", "all"), ("log", "slice")])

@@ -84,7 +84,7 @@ def test_axes_are_those_of_naive_averages(center, coherence, every) -> None:
     # and so is the share of noise: what the axes leave over, a direction
     along = ((centred @ got.axes.T) ** 2).mean(axis=0)
     beyond = ((weight**2 * variance).sum() - along.sum()) / (G - 4)
-    np.testing.assert_allclose(got.noise, np.minimum(beyond / along, 1.0), rtol=1e-9)
+    np.testing.assert_allclose(got.noise, np.minimum(beyond / along, 1.0), rtol=1e-6)  # of float32 scores
 
 
 def test_blocks_do_not_show_beyond_rounding() -> None:
