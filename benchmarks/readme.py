@@ -13,7 +13,7 @@ from benchmarks.data import RESULTS, read_results
 from benchmarks.readme_align import align
 from benchmarks.readme_card import card, k
 from benchmarks.readme_downstream import downstream
-from benchmarks.readme_levers import levers, surroundings
+from benchmarks.readme_levers import levers, panels, surroundings
 from benchmarks.readme_methods import methods
 from benchmarks.readme_scale import published, scale
 from benchmarks.tables import Results, machine, table
@@ -124,6 +124,7 @@ SECTIONS: dict[str, Callable[[Results], str]] = {
     "k": k,
     "levers": levers,
     "surroundings": surroundings,
+    "panels": panels,
     "foundation": foundation,
     "telescope": telescope,
     "scale": scale,

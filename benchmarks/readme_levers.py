@@ -146,3 +146,13 @@ def surroundings(results: Results) -> str:
     rounds = list(next(iter(results["sets"].values()))["ari"])
     heads = ["set", "error after 2 rounds above the least", "rounds advised", *(f"ARI, {r}" for r in rounds)]
     return table(heads, rows)
+
+
+def panels(results: Results) -> str:
+    """Render what is found where slices lack genes, by way of dealing with it."""
+    rows = []
+    for name, part in results["sets"].items():
+        for way, found in part["ways"].items():
+            means = [f"{statistics.fmean(found[key]):.3f}" for key in ("ari", "ilisi_elsewhere")]
+            rows.append([name, results["ways"][way], str(found["genes"]), *means])
+    return table(["set", "", "genes", "ARI", "iLISI elsewhere"], rows)

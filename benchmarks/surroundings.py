@@ -81,8 +81,8 @@ def _write(
     made.write_h5ad(file)
 
 
-def measure(given: "Prepared", rounds: int, seed: int, work: Path) -> float:
-    """Return the ARI of smoothed components, clustered as a run of `--method smooth` does."""
+def measured(given: "Prepared", rounds: int, seed: int, work: Path, *, mixing: bool = False) -> dict[str, Any]:
+    """Return the scores of smoothed components, clustered as a run of `--method smooth` does."""
     from stscale.analysis.domains import beside_neighbors, cluster
     from stscale.config import Domains
 
@@ -90,7 +90,7 @@ def measure(given: "Prepared", rounds: int, seed: int, work: Path) -> float:
     fit = cluster(z, domains, seed=seed)
     graph = given.graph
     fit = beside_neighbors(fit, z, graph.indptr, graph.indices, strength=domains.spatial)
-    return float(scored(given, z, fit.labels, mixing=False)["ari"])
+    return scored(given, z, fit.labels, mixing=mixing)
 
 
 def main() -> None:
@@ -111,7 +111,7 @@ def main() -> None:
         tissue = cells(name, given.work) if name in CELLS else None
         found = prepared(name, given.work, Preprocess(), given=tissue)
         scale = spatial_scale(found.features.pca, found.graph.indptr, found.graph.indices, seed=0)
-        aris = {str(r): [measure(found, r, seed, given.work) for seed in given.seeds] for r in ROUNDS}
+        aris = {str(r): [float(measured(found, r, seed, given.work)["ari"]) for seed in given.seeds] for r in ROUNDS}
         part: dict[str, Any] = {"k": found.tissue.k, "spots": found.features.n, "seeds": list(given.seeds)}
         part |= {"losses": {str(r): v for r, v in scale.losses.items()}, "advised": scale.rounds, "ari": aris}
         results = read_results(given.out)

@@ -220,3 +220,21 @@ def test_cells_differ_between_domains_by_their_kinds_alone(tmp_path, monkeypatch
     assert all(-0.5 < value <= 1 for values in part["ari"].values() for value in values)
     assert min(part["losses"].values()) == 1.0
     assert "| cells-layers-0.3 |" in shown(found)
+
+
+def test_slices_lacking_genes_are_measured_three_ways(tmp_path, monkeypatch) -> None:
+    from benchmarks import panels
+    from benchmarks.readme_levers import panels as shown
+
+    monkeypatch.setattr(tissues, "SPOTS", 150)
+    monkeypatch.setattr(tissues, "GENES", 240)
+    made = panels.lacking("rare-mild", tmp_path)
+    assert panels.lacking("rare-mild", tmp_path) == made
+    words = f"panels --work {tmp_path} --out {tmp_path / 'x.json'} --sets rare-mild --seeds 0"
+    monkeypatch.setattr("sys.argv", words.split())
+    panels.main()
+    found = levers.read_results(tmp_path / "x.json")
+    genes = {way: part["genes"] for way, part in found["sets"]["rare-mild"]["ways"].items()}
+    assert genes["whole"] == genes["union"] == 240
+    assert 50 <= genes["intersection"] < 90
+    assert shown(found).count("| rare-mild |") == 3
