@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -97,7 +98,8 @@ def spatial_scale(
 def _windows(n: int) -> list[tuple[int, int]]:
     """Ranges of rows, evenly over all; everything where it fits."""
     if n <= WINDOW * WINDOWS:
-        return [(lo, min(lo + WINDOW, n)) for lo in range(0, n, WINDOW)]
+        ends = np.linspace(0, n, -(-n // WINDOW) + 1).astype(int).tolist()
+        return list(pairwise(ends))
     starts = np.linspace(0, n - WINDOW, WINDOWS).astype(int).tolist()
     return [(lo, lo + WINDOW) for lo in starts]
 

@@ -242,9 +242,7 @@ def _embed(size: Size, run: Run, machine: Machine, *, cuda: bool) -> Cost:
 def _domains(size: Size, run: Run, machine: Machine) -> Cost:
     d, fit = _widths(run)[1], min(size.n, run.domains.max_fit)
     averaged = 0
-    if (
-        run.trains and run.domains.smoothed
-    ):  # components, as they are and after each round of averaging, beside the latents
+    if run.trains and run.domains.smoothed:  # components beside the latents, each round of averaging a file
         averaged = run.preprocess.n_pcs
         d += averaged
     c = min(run.domains.n_components or d, d)
@@ -255,9 +253,8 @@ def _domains(size: Size, run: Run, machine: Machine) -> Cost:
     work = run.domains.n_init * 0.03 + 6e-5 * fit * (run.domains.k or run.domains.k_max) / 7
     work += run.domains.moves * 0.5
     seconds = 1 + work + (tried - 1) * 1.5 + 1e-6 * size.n
-    return Cost(
-        stage="domains", ram=ram, vram=0, disk=4 * size.n * (1 + (1 + run.smooth.rounds) * averaged), seconds=seconds
-    )
+    disk = 4 * size.n * (1 + (1 + run.smooth.rounds) * averaged)
+    return Cost(stage="domains", ram=ram, vram=0, disk=disk, seconds=seconds)
 
 
 def _write(size: Size, run: Run, machine: Machine) -> Cost:
