@@ -187,7 +187,7 @@ def test_ceiling_is_of_slices_it_did_not_see() -> None:
     assert ceiling(z, alone, group) is None
 
 
-def test_cells_differ_between_domains_by_their_kinds_alone(tmp_path, monkeypatch) -> None:
+def test_sets_of_mixed_cells_are_made_once_and_measured(tmp_path, monkeypatch) -> None:
     from benchmarks import surroundings
     from benchmarks.readme_levers import surroundings as shown
 

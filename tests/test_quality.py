@@ -77,7 +77,16 @@ def test_wider_surroundings_are_advised_where_they_predict_better(finished, inpu
     assert advice in (out / "report.html").read_text(encoding="utf-8")
 
 
-def test_rounds_reach_the_components_beside_latents(finished, copy, inputs):
+def test_rounds_reach_the_components_beside_latents(finished, copy, inputs, tmp_path):
+    from stscale.analysis.beside import beside_components
+
+    features, graph = FeatureStore.open(finished / "features.zarr"), load(finished / "graph.npz")
+    latents = np.load(finished / "latents.npy")
+    for rounds in (1, 5):
+        config = CONFIG.replace({"smooth": {"rounds": rounds}})
+        beside = beside_components(config, features, graph, latents, tmp_path / f"beside-{rounds}")
+        expected = pca_inputs(features, graph, tmp_path / f"plain-{rounds}", smooth=rounds).array
+        np.testing.assert_array_equal(beside.parts[1], expected)
     integrate(inputs, out=copy, config=CONFIG.replace({"smooth": {"rounds": 5}}))
     assert card(copy)["scale"]["used"] == 5
     assert card(copy)["floor"]["rounds"] == 5

@@ -92,9 +92,14 @@ class Components:
         weight = self.precision[i]
         if np.abs(weight - 1.0).max() < ALIKE:
             return self.axes
-        varies = self.inverse > 0
-        unit = np.where(varies, self.axes / np.where(varies, self.inverse, 1.0), 0.0)
+        unit = orthonormal(self.axes, self.inverse)
         noise = np.diag(self.noise)
         one = np.eye(len(self.axes))
         inner = (unit * weight) @ unit.T + noise + RIDGE * one
         return np.asarray((one + noise) @ np.linalg.solve(inner, self.axes * weight))
+
+
+def orthonormal(axes: NDArray[np.float64], inverse: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return ``axes / inverse``, (p, g), 0 for constant genes: orthonormal rows, see `Components`."""
+    varies = inverse > 0
+    return np.where(varies, axes / np.where(varies, inverse, 1.0), 0.0)

@@ -18,7 +18,7 @@ from stscale.atomic import atomic_path
 from stscale.config import Preprocess
 from stscale.errors import InputError
 from stscale.slices.collection import Collection
-from stscale.slices.components import Components
+from stscale.slices.components import Components, orthonormal
 from stscale.slices.feature_writer import FeatureWriter
 from stscale.slices.features import FeatureStore
 from stscale.slices.hvg import GeneRanking
@@ -170,12 +170,8 @@ class Projection:
             )
 
     def _information(self, shared: NDArray[np.bool_]) -> float:
-        on = np.sum(self._orthonormal()[:, shared] ** 2, axis=1)
+        on = np.sum(orthonormal(self.axes, self.inverse)[:, shared] ** 2, axis=1)
         return float(on @ self.variance / max(float(self.variance.sum()), 1e-300))
-
-    def _orthonormal(self) -> NDArray[np.float64]:
-        varies = self.inverse > 0
-        return np.where(varies, self.axes / np.where(varies, self.inverse, 1.0), 0.0)
 
     def _components(self, panel: Panel, gain: NDArray[np.float64], slice_mean: NDArray[np.float64]) -> Components:
         """Return what maps the genes present to the full scores, around the slice's centre."""

@@ -24,6 +24,12 @@ def lacking():
     return present
 
 
+def empty(rows, present):
+    """Set genes that slices lack to 0."""
+    for dense, has in zip(rows, present, strict=True):
+        dense[:, ~has] = 0
+
+
 def fitted(rows, *, step=None, n_pcs=5, present=None, every=1, **options):
     g = rows[0].shape[1]
     gram = Gram(np.ones((len(rows), g), dtype=bool) if present is None else present, every=every)
@@ -90,8 +96,7 @@ def test_centring_per_slice_equals_centred_rows():
 @pytest.mark.parametrize("scale", [False, True])
 def test_axes_are_of_the_covariance_where_both_genes_are_there(center, scale):
     rows, present = values(seed=3), lacking()
-    for dense, has in zip(rows, present, strict=True):
-        dense[:, ~has] = 0
+    empty(rows, present)
     n, taken = sum(SIZES), 1 if center == "all" else 3
     counted = present.T @ np.array(SIZES)
     mean = sum(dense.sum(axis=0, dtype=np.float64) for dense in rows) / counted
@@ -114,8 +119,7 @@ def test_axes_are_of_the_covariance_where_both_genes_are_there(center, scale):
 def test_genes_that_no_slice_has_both_are_not_known_together():
     rows, present = values(seed=8, sizes=(40, 50)), np.ones((2, 12), dtype=bool)
     present[0, :6] = present[1, 6:] = False
-    for dense, has in zip(rows, present, strict=True):
-        dense[:, ~has] = 0
+    empty(rows, present)
     got = fitted(rows, n_pcs=12, present=present)
     assert ((np.abs(got.axes[:, :6]).max(axis=1) < 1e-9) | (np.abs(got.axes[:, 6:]).max(axis=1) < 1e-9)).all()
     assert np.isfinite(all_scores(got, rows)).all()
@@ -128,8 +132,7 @@ def test_scores_are_the_mode_of_the_posterior(center, scale):
     from scipy.optimize import minimize
 
     rows, present = values(seed=5), lacking()
-    for dense, has in zip(rows, present, strict=True):
-        dense[:, ~has] = 0
+    empty(rows, present)
     precision = np.where(present, np.random.default_rng(1).uniform(0.2, 4.0, present.shape), 0.0)
     got = fitted(rows, n_pcs=3, center=center, present=present, precision=precision, scale=scale)
     unit = got.axes / got.inverse
