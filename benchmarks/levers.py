@@ -1,7 +1,8 @@
 """What each lever does to domain quality on every protocol set → results/levers.json.
 
-A lever is a change of options, or of what the mixture sees. All are compared with the row "default" of the same
-set and seeds; the default of the package is chosen by the mean rank over all sets and seeds, never on one set.
+A lever is a change of options, or of what the mixture sees, seen without components of wider surroundings, which a run
+puts beside where they predict better. It is compared with the row "narrow" of the same set and seeds, the default
+without them; the levers that have them, as runs do, with the row "default".
 """
 
 import argparse
@@ -16,12 +17,12 @@ from numpy.typing import NDArray
 
 from benchmarks.data import RESULTS, environment, read_results, say, write_results
 from benchmarks.tissues import SHAPES, STRENGTHS, Prepared, names, prepared, tissue
-from benchmarks.trial import floor_latents, latents, scored, side_by_side
+from benchmarks.trial import floor_latents, latents, scored, side_by_side, wider
 
 if TYPE_CHECKING:
     from stscale.config import Run
 
-REFERENCE = "default"
+REFERENCE, NARROW = "default", "narrow"
 _EDGE = "boundary_accuracy"
 KEPT = (
     *("ari", "nmi", "clustering_accuracy", "boundary_accuracy", "chaos", "pas"),
@@ -34,7 +35,7 @@ NOTES = {
     "ilisi_elsewhere": "without neighbours that are close in the tissue too: smoothed latents share their noise",
     "ceiling": "ARI of a linear discriminant on what the mixture sees, trained with the other slices' annotation",
     "seconds": "training and embedding, and the domains, one thread, on a machine that others used too",
-    "compared with": f"the row {REFERENCE!r} of the same set, seed by seed",
+    "compared with": f"the row {REFERENCE!r} of the same set, seed by seed, where `wider` is true, else {NARROW!r}",
     "mean_rank": "of the ARI among the levers measured on a set with the same seeds; 1 is best",
 }
 
@@ -55,6 +56,8 @@ class Lever:
         Trainings whose latents are put side by side: seeds s, s + 100, s + 200, …
     true_effects
         Genes are brought to one height by what the simulation did to them (`tissues.prepared`).
+    wider
+        Components of wider surroundings are put beside where they predict better.
     """
 
     title: str
@@ -62,6 +65,7 @@ class Lever:
     sees: str = "both"
     runs: int = 1
     true_effects: bool = False
+    wider: bool = False
 
 
 _SILENT: dict[str, Any] = {"domains": {"spatial": 0.0}}
@@ -81,13 +85,21 @@ def _joined(spots: int) -> dict[str, dict[str, Any]]:
 
 
 LEVERS = {
-    "default": Lever(
-        title="default: learned latents beside smoothed PCA of three times their variance, neighbours' say 6"
+    REFERENCE: Lever(
+        title="default: learned latents beside smoothed PCA of three times their variance and, where they predict "
+        "better, of wider surroundings; neighbours' say 6",
+        wider=True,
     ),
+    NARROW: Lever(title="default without wider surroundings"),
     "silent": Lever(title="default, neighbours have no say", changes=_SILENT),
     "learned": Lever(title="learned latents alone, neighbours have no say", changes=_SILENT, sees="learned"),
     "floor": Lever(title="smoothed PCA alone, neighbours have no say", changes=_SILENT, sees="floor"),
-    "floor-spatial": Lever(title="smoothed PCA alone, neighbours' say 6 (method smooth)", sees="floor"),
+    "floor-spatial": Lever(
+        title="smoothed PCA alone, and of wider surroundings, neighbours' say 6 (method smooth)",
+        sees="floor",
+        wider=True,
+    ),
+    "floor-narrow": Lever(title="method smooth without wider surroundings", sees="floor"),
     "floor-log": Lever(
         title="untrained floor: smoothed PCA of log values alone, no moves, no say of neighbours",
         changes={"preprocess": {"transform": "log", **_SPOTS}, "domains": {"spatial": 0.0, "moves": 0}},
@@ -123,8 +135,12 @@ LEVERS = {
     ),
     "no-prototypes": Lever(title="learned without prototypes", changes=_alone({"w_prototypes": 0.0}), sees="learned"),
     "no-scale": Lever(title="learned without scale matching", changes=_alone({"w_scale": 0.0}), sees="learned"),
-    "joined": Lever(title="default, joined to 3 spots of each aligned slice beside (--align)", changes=_joined(3)),
-    "joined-smooth": Lever(title="method smooth, joined to 3 spots (--align)", changes=_joined(3), sees="floor"),
+    "joined": Lever(
+        title="default, joined to 3 spots of each aligned slice beside (--align)", changes=_joined(3), wider=True
+    ),
+    "joined-smooth": Lever(
+        title="method smooth, joined to 3 spots (--align)", changes=_joined(3), sees="floor", wider=True
+    ),
     "joined-1": Lever(title="default, joined to 1 spot", changes=_joined(1)),
     "consensus": Lever(title="default, latents of 3 trainings side by side", runs=3),
 }
@@ -139,7 +155,11 @@ def embedding(given: Prepared, lever: Lever, config: "Run", seed: int, work: Pat
             parts.append((z, 1.0 / lever.runs))
             seconds += took
     if lever.sees in ("floor", "both"):
-        parts.append((floor_latents(given, work), config.domains.smoothed))
+        weight = config.domains.smoothed
+        parts.append((floor_latents(given, work), weight))
+        wide = wider(given, config.domains.wider, seed) if lever.wider else None
+        if wide is not None:
+            parts.append((floor_latents(given, work, rounds=wide.rounds), weight * wide.weight))
     return side_by_side(parts), seconds
 
 
@@ -310,7 +330,7 @@ def main() -> None:
     given.work.mkdir(parents=True, exist_ok=True)
     set_threads(1)
     for name in given.sets:
-        for key in [REFERENCE, *(k for k in given.levers if k != REFERENCE)]:
+        for key in given.levers:
             if "graph" in LEVERS[key].changes and len(tissue(name, given.work).files) < 2:
                 continue  # there is no slice beside it
             if LEVERS[key].true_effects and name.partition("-")[0] not in SHAPES:
@@ -327,7 +347,8 @@ def main() -> None:
                 mixing = f", iLISI {run['ilisi']:.3f}" if "ilisi" in run else ""
                 say(f"{name} {key} seed {seed}: ARI {run['ari']:.4f}{mixing}")
                 for lever in part["levers"].values():
-                    lever["summary"] = summary(lever["runs"], part["levers"].get(REFERENCE, {"runs": []})["runs"])
+                    base = REFERENCE if lever["wider"] else NARROW
+                    lever["summary"] = summary(lever["runs"], part["levers"].get(base, {"runs": []})["runs"])
                 results |= {"notes": NOTES, "environment": environment(1)}
                 results["mean_rank"] = mean_ranks(results["sets"])
                 results["targets"] = judged(results["sets"])

@@ -69,6 +69,7 @@ def oracle(out: str, unlabelled: list[str], threads: int) -> list[dict[str, floa
     from stscale.analysis.beside import beside_components
     from stscale.analysis.domains import beside_neighbors, cluster
     from stscale.analysis.metrics import ari
+    from stscale.analysis.scale import spatial_scale
     from stscale.config import load
     from stscale.graphs import load as load_graph
     from stscale.integrating import VIEWS
@@ -96,6 +97,7 @@ def oracle(out: str, unlabelled: list[str], threads: int) -> list[dict[str, floa
     )
     few = {"method": "gmm", "n_init": min(STARTS, config.domains.n_init)}
     domains = config.replace({"domains": few}).domains
+    scale = spatial_scale(features.pca, spatial.indptr, spatial.indices, used=config.smooth.rounds, seed=config.seed)
     device = torch.device("cpu")
     training = prepared(job, device, features, graphs)
     found = []
@@ -103,7 +105,9 @@ def oracle(out: str, unlabelled: list[str], threads: int) -> list[dict[str, floa
         content = torch.load(path, weights_only=True)
         training.method.load_state_dict(content["state"]["method"])
         z = embed(training.method, training.inputs, graphs, run / "oracle" / path.stem, device=device)
-        seen = beside_components(config, features, spatial, np.array(z.array), run / "oracle" / "domains")
+        seen = beside_components(
+            config, features, spatial, np.array(z.array), run / "oracle" / "domains", wider=scale.wider(domains.wider)
+        )
         fit = cluster(seen, domains, seed=config.seed)
         if domains.spatial:
             fit = beside_neighbors(fit, seen, spatial.indptr, spatial.indices, strength=domains.spatial)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from benchmarks.tissues import Prepared
 
 if TYPE_CHECKING:
+    from stscale.analysis.scale import Wider
     from stscale.config import Run
 
 
@@ -48,6 +49,14 @@ def floor_latents(given: Prepared, scratch: Path, *, rounds: int = 2) -> NDArray
     z = np.array(pca_inputs(given.features, given.graph, folder, smooth=rounds).array)
     shutil.rmtree(folder)
     return z
+
+
+def wider(given: Prepared, per_gain: float, seed: int) -> "Wider | None":
+    """Return the wider surroundings that a run puts beside components averaged twice, if any."""
+    from stscale.analysis.scale import spatial_scale
+
+    scale = spatial_scale(given.features.pca, given.graph.indptr, given.graph.indices, used=2, seed=seed)
+    return scale.wider(per_gain)
 
 
 def side_by_side(parts: list[tuple[NDArray[np.float32], float]]) -> NDArray[np.float32]:

@@ -58,35 +58,69 @@ def test_the_card_holds_the_embedding_and_the_floor_on_the_same_spots(finished, 
     assert not (finished / "scratch").exists()
 
 
-def test_wider_surroundings_are_advised_where_they_predict_better(finished, inputs, tmp_path, monkeypatch):
+def test_wider_surroundings_are_told_where_they_predict_better(finished, inputs, tmp_path, monkeypatch):
     from stscale.analysis import scale
 
     found = card(finished)["scale"]
     assert found["used"] == 2
     assert set(found["losses"]) == {str(r) for r in scale.TRIED}
-    assert ("sentence" in found) == (found["rounds"] > 2)
+    assert ("sentence" in found) == (found["wider"] is not None) == (found["rounds"] > 2)
 
-    def far(*_args, **_options):
-        return scale.Scale(losses={1: 1.3, 16: 1.0}, rounds=16)
+    def far(*_args, used, **_options):
+        return scale.Scale(used=used, losses={used: 1.02, 16: 1.0}, rounds=16)
 
     monkeypatch.setattr(scale, "spatial_scale", far)
     out = tmp_path / "far"
     integrate(inputs, out=out, config=CONFIG)
-    advice = card(out)["scale"]["sentence"]
-    assert "smooth.rounds = 16" in advice
-    assert advice in (out / "report.html").read_text(encoding="utf-8")
+    told = card(out)["scale"]
+    assert told["wider"] == {"rounds": 16, "weight": pytest.approx(0.4)}
+    assert read_manifest(out)["stages"]["domains"]["wider"] == told["wider"]
+    assert "16 rounds of neighbours predict spots 2.0% better than those over 2" in told["sentence"]
+    assert "at 0.40 of their variance" in told["sentence"]
+    assert told["sentence"] in (out / "report.html").read_text(encoding="utf-8")
+    monkeypatch.undo()
+    without = tmp_path / "without"
+    integrate(inputs, out=without, config=CONFIG.replace({"domains": {"wider": 0.0}}))
+    assert card(without)["scale"]["wider"] is None
+    assert card(without)["scale"]["losses"] == found["losses"]
 
 
-def test_rounds_reach_the_components_beside_latents(finished, copy, inputs, tmp_path):
+@pytest.mark.parametrize("method", ["spotscape", "smooth"])
+def test_rounds_reach_the_components_beside_latents(finished, tmp_path, method):
     from stscale.analysis.beside import beside_components
+    from stscale.analysis.scale import Wider
 
     features, graph = FeatureStore.open(finished / "features.zarr"), load(finished / "graph.npz")
     latents = np.load(finished / "latents.npy")
     for rounds in (1, 5):
-        config = CONFIG.replace({"smooth": {"rounds": rounds}})
-        beside = beside_components(config, features, graph, latents, tmp_path / f"beside-{rounds}")
-        expected = pca_inputs(features, graph, tmp_path / f"plain-{rounds}", smooth=rounds).array
-        np.testing.assert_array_equal(beside.parts[1], expected)
+        config = CONFIG.replace({"run": {"method": method}, "smooth": {"rounds": rounds}})
+        for wider in (None, Wider(rounds=7, weight=0.5)):
+            folder = tmp_path / f"{rounds}-{wider is None}"
+            beside = beside_components(config, features, graph, latents, folder, wider=wider)
+            trains = [rounds] if method == "spotscape" else []
+            smooth = [*trains, *([7] if wider else [])]
+            assert beside.parts[0] is latents
+            assert beside.variances == (1.0, *[3.0] * len(trains), *([1.5 if trains else 0.5] if wider else []))
+            for part, r in zip(beside.parts[1:], smooth, strict=True):
+                expected = pca_inputs(features, graph, tmp_path / "plain", smooth=r).array
+                np.testing.assert_array_equal(part, expected)
+            # a round needs the one before, no longer the first: two files at most lie there
+            assert len(list(folder.rglob("*.f32"))) == len(smooth)
+
+
+@pytest.mark.parametrize("changes", [{"smoothed": 0.0}, {"method": "assignment"}])
+def test_latents_looked_at_alone_stay_alone(finished, tmp_path, changes):
+    from stscale.analysis.beside import beside_components
+    from stscale.analysis.scale import Wider
+
+    features, graph = FeatureStore.open(finished / "features.zarr"), load(finished / "graph.npz")
+    config = CONFIG.replace({"domains": changes, **({"run": {"method": "mhal"}} if "method" in changes else {})})
+    wider = Wider(rounds=3, weight=1.0)
+    beside = beside_components(config, features, graph, np.load(finished / "latents.npy"), tmp_path, wider=wider)
+    assert len(beside.parts) == 1
+
+
+def test_other_rounds_are_another_embedding_of_the_domains(finished, copy, inputs):
     integrate(inputs, out=copy, config=CONFIG.replace({"smooth": {"rounds": 5}}))
     assert card(copy)["scale"]["used"] == 5
     assert card(copy)["floor"]["rounds"] == 5

@@ -3,7 +3,8 @@
 A network that is trained for a few hundred steps keeps most of what separates domains and loses some of it, other parts
 with each seed; components averaged over neighbours lose what only training removes, such as differences between
 patients. The mixture sees what either of them holds; at three times the variance of the latents the components lead,
-and seeds of the training show less.
+and seeds of the training show less. Components averaged over wider surroundings join them where these predict spots
+better (`scale`): single cells show their domain by what lives around them.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from stscale.memory import let_go
 
 if TYPE_CHECKING:
+    from stscale.analysis.scale import Wider
     from stscale.config import Run
     from stscale.graphs import Graph
     from stscale.slices.features import FeatureStore
@@ -62,7 +64,13 @@ class Beside:
 
 
 def beside_components(
-    config: Run, features: FeatureStore, graph: Graph, latents: NDArray[np.floating], folder: Path
+    config: Run,
+    features: FeatureStore,
+    graph: Graph,
+    latents: NDArray[np.floating],
+    folder: Path,
+    *,
+    wider: Wider | None,
 ) -> Beside:
     """Put latents beside components averaged over the spatial graph, as `domains.smoothed`, `smooth.rounds` say.
 
@@ -76,12 +84,20 @@ def beside_components(
         (n, d).
     folder
         Where the averaged components go; the caller removes it.
+    wider
+        What joins them of wider surroundings, see `Scale.wider`. Latents that are looked at alone stay so.
     """
     from stscale.training.inputs import pca_inputs
 
-    weight = config.domains.smoothed
-    # the latents of a method that trains nothing are these components already; an assignment is the network's own
-    if not weight or not config.trains or not features.p or config.domains.method == "assignment":
+    weight = config.domains.smoothed if config.trains else 1.0
+    # an assignment is the network's own
+    if not weight or not features.p or config.domains.method == "assignment":
         return Beside((latents,), (1.0,))
-    smoothed = pca_inputs(features, graph, folder, smooth=config.smooth.rounds)
-    return Beside((latents, smoothed.array), (1.0, weight))
+    parts, variances = [latents], [1.0]
+    if config.trains:  # the latents of a method that trains nothing are these components already
+        parts.append(pca_inputs(features, graph, folder, smooth=config.smooth.rounds).array)
+        variances.append(weight)
+    if wider is not None:
+        parts.append(pca_inputs(features, graph, folder / "wider", smooth=wider.rounds).array)
+        variances.append(weight * wider.weight)
+    return Beside(tuple(parts), tuple(variances))

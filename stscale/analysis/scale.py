@@ -6,8 +6,10 @@ What a spot says of itself is left out by generalised cross-validation,
     V(r) = Σ_i ‖y_i − (Aʳ y)_i‖² / (1 − tr(Aʳ)/n)²
 
 Few rounds leave the noise of single spots, and the kinds of single cells, in the prediction; many blur borders. Where
-domains are told apart by expression, two rounds are enough, and more blur them although V falls a little still. Where
-they differ by how often kinds of cells occur, V falls further. The trace is estimated with random signs q: E qᵀAʳq.
+spots show their domain themselves, two rounds are enough for finding it, and more blur it although V may fall a little
+still. Where domains differ by how often kinds of cells occur, V falls further. So averages over the rounds of least V
+are put beside those over few, at a variance that grows with what they predict better (`Scale.wider`): a little hardly
+changes what is found. The trace is estimated with random signs q: E qᵀAʳq.
 
 Source: Golub, Heath and Wahba, Generalized cross-validation as a method for choosing a good ridge parameter,
 Technometrics 21 (1979), 215-223; Hutchinson, A stochastic estimator of the trace of the influence matrix for Laplacian
@@ -27,13 +29,26 @@ from scipy import sparse
 TRIED = (1, 2, 3, 4, 6, 8, 12, 16)
 """Rounds of averaging that are compared."""
 
-ENOUGH = 0.02
-"""Share of the least V by which fewer rounds may miss it. Visium and simulated layers are within with two rounds."""
-
 WINDOW, WINDOWS = 16_384, 4
 """Rows looked at together, in Hilbert order one piece of tissue each, and how many such pieces at most."""
 
 PROBES = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wider:
+    """Averages over more rounds, beside those over few.
+
+    Attributes
+    ----------
+    rounds
+        Of averaging.
+    weight
+        Their total variance in that of the averages over few, at most 1.
+    """
+
+    rounds: int
+    weight: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,14 +57,31 @@ class Scale:
 
     Attributes
     ----------
+    used
+        Rounds that components are averaged.
     losses
-        V(r) over its least value, by rounds r.
+        V(r) over its least value, by rounds r; `used` is among them.
     rounds
-        The fewest rounds whose V is within `ENOUGH` of the least.
+        Those of the least V.
     """
 
+    used: int
     losses: dict[int, float]
     rounds: int
+
+    @property
+    def gain(self) -> float:
+        """V at the rounds used over its least value with as many or more rounds, less 1; 0 where spots stay alone."""
+        if not self.used:
+            return 0.0
+        return self.losses[self.used] / min(v for r, v in self.losses.items() if r >= self.used) - 1.0
+
+    def wider(self, per_gain: float) -> Wider | None:
+        """Return what is put beside averages over the rounds used: `per_gain` times `gain` of their variance."""
+        weight = min(per_gain * self.gain, 1.0)
+        if weight <= 0.0:
+            return None
+        return Wider(rounds=min((v, r) for r, v in self.losses.items() if r > self.used)[1], weight=weight)
 
 
 def spatial_scale(
@@ -57,6 +89,7 @@ def spatial_scale(
     indptr: NDArray[np.integer],
     indices: NDArray[np.integer],
     *,
+    used: int,
     seed: int,
 ) -> Scale:
     """Compare rounds of averaging by how well surroundings predict a spot.
@@ -67,21 +100,24 @@ def spatial_scale(
         Rows lo to hi of the components, (hi − lo, p), in Hilbert order within each slice.
     indptr, indices
         (n + 1,) and (E,) the spatial graph in CSR form. Edges out of a window of rows are left out.
+    used
+        Rounds that components are averaged; compared with `TRIED`. 0 is not: a spot does not predict itself.
     seed
         Of the random signs.
     """
     n = len(indptr) - 1
+    tried = sorted({*TRIED, used} - {0})
     rng = np.random.default_rng(seed)
-    residual, trace, rows = np.zeros(len(TRIED)), np.zeros(len(TRIED)), 0
+    residual, trace, rows = np.zeros(len(tried)), np.zeros(len(tried)), 0
     for lo, hi in _windows(n):
         mean = _mean(indptr, indices, lo, hi)
         y = np.asarray(read(lo, hi), dtype=np.float64)
         signs = rng.choice([-1.0, 1.0], size=(hi - lo, PROBES))
         near, probe = y, signs
-        for r in range(1, TRIED[-1] + 1):
+        for r in range(1, tried[-1] + 1):
             near, probe = mean @ near, mean @ probe
-            if r in TRIED:
-                at = TRIED.index(r)
+            if r in tried:
+                at = tried.index(r)
                 residual[at] += np.sum((y - near) ** 2)
                 trace[at] += np.sum(signs * probe) / PROBES
         rows += hi - lo
@@ -90,9 +126,9 @@ def spatial_scale(
     loss = np.where(own < 1.0 - 1e-9, residual / np.maximum(1.0 - own, 1e-9) ** 2, np.inf)
     least = float(loss.min())
     if not np.isfinite(least) or least <= 0.0:
-        return Scale(losses=dict.fromkeys(TRIED, 1.0), rounds=TRIED[0])
-    shares = {r: float(v / least) for r, v in zip(TRIED, loss, strict=True)}
-    return Scale(losses=shares, rounds=next(r for r in TRIED if shares[r] <= 1.0 + ENOUGH))
+        return Scale(used=used, losses=dict.fromkeys(tried, 1.0), rounds=tried[0])
+    shares = {r: float(v / least) for r, v in zip(tried, loss, strict=True)}
+    return Scale(used=used, losses=shares, rounds=tried[int(np.argmin(loss))])
 
 
 def _windows(n: int) -> list[tuple[int, int]]:

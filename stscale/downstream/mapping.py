@@ -170,10 +170,13 @@ class Mapping:
         from stscale.analysis import smooth_labels
         from stscale.analysis.beside import beside_components
         from stscale.analysis.potts import spatial_responsibilities
+        from stscale.analysis.scale import Wider
 
         c = self.run.config.domains
         graph = self._spatial(features)
-        seen = beside_components(self.run.config, features, graph, z, scratch / "domains")
+        told = self.run.manifest["stages"]["domains"].get("wider")
+        wider = Wider(**told) if told else None
+        seen = beside_components(self.run.config, features, graph, z, scratch / "domains", wider=wider)
         if c.spatial and c.method == "gmm":
             score = self.predictor.log_density(seen)
             shares = spatial_responsibilities(score, graph.indptr, graph.indices, strength=c.spatial)

@@ -180,17 +180,25 @@ class Integration(Joining):
         from stscale.analysis.assignment import assigned
         from stscale.analysis.beside import beside_components
         from stscale.analysis.domains import beside_neighbors, cluster, cluster_per_slice
+        from stscale.analysis.scale import spatial_scale
         from stscale.analysis.smoothing import smooth_labels
 
         c = self.config.domains
         path, kept = self.run.file("domains.npy"), self.run.file(predictor_file.NAME)
-        now = self._chain(asdict(c), self.config.seed, *self._beside())
+        now = self._chain(asdict(c), self.config.seed, self.config.smooth.rounds)
         if self.run.finished("domains", now, path, *([] if c.per_slice or c.method == "assignment" else [kept])):
             self.skip("domains")
             return np.load(path)
         self.observer({"event": "stage", "stage": "domains", "state": "start"})
         with self.run.stage("domains", now) as found:
-            seen = beside_components(self.config, features, graph, latents, self.run.file("scratch", "domains"))
+            scale = spatial_scale(
+                features.pca, graph.indptr, graph.indices, used=self.config.smooth.rounds, seed=self.config.seed
+            )
+            wider = scale.wider(c.wider)
+            scratch = self.run.file("scratch", "domains")
+            seen = beside_components(self.config, features, graph, latents, scratch, wider=wider)
+            found["scale"] = {**asdict(scale), "losses": {str(r): v for r, v in scale.losses.items()}}
+            found["wider"] = asdict(wider) if wider and len(seen.parts) > 1 else None
             if c.method == "assignment":
                 model, k = self.run.file("model.pt"), c.k or self.config.mhal.prototypes
                 labels, more = assigned(model, latents, graphs, self.config.mhal, self.tell, k=k)
@@ -214,10 +222,6 @@ class Integration(Joining):
             found["k"] = int(labels.max()) + 1
             self._save_latents(labels, path)
         return labels
-
-    def _beside(self) -> list[int]:
-        """Return what the components beside trained latents depend on, where there are any."""
-        return [self.config.smooth.rounds] if self.config.trains and self.config.domains.smoothed else []
 
     def write(self, collection: "Collection", features: "FeatureStore", latents: NDArray[Any], labels: Any) -> None:
         """Write integrated.zarr."""
@@ -255,7 +259,9 @@ class Integration(Joining):
         with self.run.stage("quality", now, undoes=("report",)) as told:
             scratch = self.run.file("scratch")
             shutil.rmtree(scratch, ignore_errors=True)
+            told_of = self.run.manifest["stages"]["domains"]
             found = quality.quality(features, graph, latents, labels, self.config, scratch)
+            found["scale"] = quality.surroundings(told_of["scale"], told_of["wider"])
             quality.write(path, found)
             told["verdict"] = found["verdict"]
 

@@ -144,7 +144,7 @@ def _join(size: Size, run: Run, machine: Machine) -> Cost:
     # components, averaged twice; two slices and what their alignment holds; the edges of one graph and of both
     ram = machine.base + 80 * MIB + 0.9 * _mapped(size, p, p) + 1150 * size.largest + 8 * edges
     seconds = 1 + _pairs(size, run) * (6 + 8e-5 * size.largest)
-    disk = 4 * edges + 8 * size.n + 4 * size.n * p * (1 + run.smooth.rounds)
+    disk = 4 * edges + 8 * size.n + 8 * size.n * p
     return Cost(stage="join", ram=ram, vram=0, disk=disk, seconds=seconds)
 
 
@@ -203,7 +203,7 @@ def _train(size: Size, run: Run, machine: Machine, steps: int, *, cuda: bool) ->
     weights: float = 16 * (width * hidden + hidden * latent + latent * width)
     pages, smoothed, factor = _mapped(size, width, width), 1, 1.0
     if isinstance(c, Spotscape):
-        smoothed = c.smooth + c.target_smooth + 1
+        smoothed = min(c.smooth, 1) + c.target_smooth + 1
     elif not isinstance(c, Smooth):
         weights, factor = view_weights(size, c), view_step(size, run)
         # counts are unpacked: indices and values of what is kept
@@ -241,10 +241,11 @@ def _embed(size: Size, run: Run, machine: Machine, *, cuda: bool) -> Cost:
 
 def _domains(size: Size, run: Run, machine: Machine) -> Cost:
     d, fit = _widths(run)[1], min(size.n, run.domains.max_fit)
-    averaged = 0
-    if run.trains and run.domains.smoothed:  # components beside the latents, each round of averaging a file
-        averaged = run.preprocess.n_pcs
-        d += averaged
+    seen = bool(run.domains.smoothed) or not run.trains
+    # components averaged lie beside trained latents, and wider averages perhaps: only the run can tell
+    beside = (run.trains and seen) + (seen and run.domains.wider > 0)
+    averaged = run.preprocess.n_pcs * beside
+    d += averaged
     c = min(run.domains.n_components or d, d)
     ram = machine.base + 165 * MIB + fit * (4 * d + 8 * (3 * c + d)) + 65_536 * 8 * (d + c) + 100 * size.n
     if run.domains.spatial:  # densities and responsibilities of every spot
@@ -253,7 +254,7 @@ def _domains(size: Size, run: Run, machine: Machine) -> Cost:
     work = run.domains.n_init * 0.03 + 6e-5 * fit * (run.domains.k or run.domains.k_max) / 7
     work += run.domains.moves * 0.5
     seconds = 1 + work + (tried - 1) * 1.5 + 1e-6 * size.n
-    disk = 4 * size.n * (1 + (1 + run.smooth.rounds) * averaged)
+    disk = 4 * size.n * (1 + averaged + run.preprocess.n_pcs * (beside > 0))
     return Cost(stage="domains", ram=ram, vram=0, disk=disk, seconds=seconds)
 
 
@@ -274,7 +275,7 @@ def _quality(size: Size, run: Run, machine: Machine) -> Cost:
     # the floor's rows, smoothed, and mixtures of a sample
     p = run.preprocess.n_pcs
     ram = machine.base + 280 * MIB + 0.9 * _mapped(size, p, p) + 150 * size.n + 32 * p * min(size.n, 16_384)
-    disk = 4 * size.n * p * (run.smooth.rounds + 1) if run.trains else 0
+    disk = 8 * size.n * p if run.trains else 0
     return Cost(stage="quality", ram=ram, vram=0, disk=disk, seconds=3 + 1e-5 * size.n)
 
 

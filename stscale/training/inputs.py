@@ -160,7 +160,8 @@ def pca_inputs(features: FeatureStore, graph: Graph, folder: Path, *, smooth: in
         hi = min(lo + ROWS, features.n)
         inputs.write(lo, features.pca(lo, hi) * scale)
     for r in range(smooth):
-        inputs = smoothed(inputs, graph, folder / f"input-{r + 1}.f32")
+        before, inputs = inputs, smoothed(inputs, graph, folder / f"input-{r + 1}.f32")
+        before.path.unlink()
     return inputs
 
 

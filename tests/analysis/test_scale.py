@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from stscale.analysis import scale
-from stscale.analysis.scale import ENOUGH, TRIED, spatial_scale
+from stscale.analysis.scale import TRIED, Scale, Wider, spatial_scale
 from stscale.config import Graph
 from stscale.graphs import spatial_graph
 
@@ -16,8 +16,8 @@ def grid(n: int, seed: int = 0):
     return xy, spatial_graph(xy, np.array([0, n]), Graph())
 
 
-def of(y, graph, **options):
-    return spatial_scale(lambda lo, hi: y[lo:hi], graph.indptr, graph.indices, seed=0, **options)
+def of(y, graph, used=2):
+    return spatial_scale(lambda lo, hi: y[lo:hi], graph.indptr, graph.indices, used=used, seed=0)
 
 
 def naive(y, graph) -> np.ndarray:
@@ -42,7 +42,8 @@ def test_losses_are_those_of_the_formula(monkeypatch) -> None:
     found, expected = of(y, graph), naive(y, graph)
     np.testing.assert_allclose(list(found.losses.values()), expected / expected.min(), rtol=0.01)
     assert tuple(found.losses) == TRIED
-    assert found.rounds == min(r for r, v in found.losses.items() if v <= 1 + ENOUGH)
+    assert found.rounds == TRIED[expected.argmin()]
+    assert found.gain == pytest.approx(expected[1] / expected[1:].min() - 1, abs=0.01)
 
 
 def test_single_spots_need_few_rounds_and_mixed_cells_many() -> None:
@@ -52,11 +53,41 @@ def test_single_spots_need_few_rounds_and_mixed_cells_many() -> None:
     layer = (xy[:, 0] // 12).astype(int)
     levels = rng.standard_normal((layer.max() + 1, 5)) * 3
     told = of(levels[layer] + rng.standard_normal((4000, 5)), graph)
-    assert told.rounds <= 2
+    assert told.rounds == 2
+    assert told.wider(20.0) is None
     kind = rng.random(4000) < np.where(xy[:, 0] < xy[:, 0].mean(), 0.3, 0.7)
     mixed = of(np.where(kind[:, None], 2.0, -2.0) * np.ones(5) + 0.3 * rng.standard_normal((4000, 5)), graph)
-    assert mixed.rounds > 2 * told.rounds
-    assert mixed.losses[2] > 1 + ENOUGH
+    wide = mixed.wider(20.0)
+    assert wide is not None
+    assert wide.rounds == mixed.rounds > 2 * told.rounds
+    assert wide.weight == pytest.approx(min(20.0 * mixed.gain, 1.0))
+    assert wide.weight > 0.3
+
+
+@pytest.mark.parametrize(
+    ("used", "per_gain", "expected"),
+    [
+        (1, 1.0, Wider(rounds=4, weight=0.25)),
+        (2, 2.0, Wider(rounds=4, weight=0.2)),
+        (2, 50.0, Wider(rounds=4, weight=1.0)),  # never more than what is averaged little
+        (2, 0.0, None),
+        (4, 20.0, None),  # the best already
+        (8, 20.0, None),  # fewer would predict better: those are not put beside
+        (0, 20.0, None),  # spots stay alone
+    ],
+)
+def test_wider_averages_weigh_what_they_predict_better(used, per_gain, expected) -> None:
+    found = Scale(used=used, losses={1: 1.25, 2: 1.1, 4: 1.0, 8: 1.02}, rounds=4).wider(per_gain)
+    assert (found is None) == (expected is None)
+    if expected is not None:
+        assert (found.rounds, found.weight) == (expected.rounds, pytest.approx(expected.weight))
+
+
+def test_rounds_used_are_compared_whatever_they_are() -> None:
+    graph = grid(300)[1]
+    y = np.random.default_rng(4).standard_normal((300, 2))
+    assert set(of(y, graph, used=20).losses) == {*TRIED, 20}
+    assert set(of(y, graph, used=0).losses) == set(TRIED)
 
 
 def test_windows_of_a_large_run_tell_what_all_spots_tell(monkeypatch) -> None:
@@ -65,7 +96,7 @@ def test_windows_of_a_large_run_tell_what_all_spots_tell(monkeypatch) -> None:
     whole = of(y, graph)
     reads = []
     monkeypatch.setattr(scale, "WINDOW", 700)
-    part = spatial_scale(lambda lo, hi: reads.append((lo, hi)) or y[lo:hi], graph.indptr, graph.indices, seed=0)
+    part = spatial_scale(lambda lo, hi: reads.append((lo, hi)) or y[lo:hi], graph.indptr, graph.indices, used=2, seed=0)
     assert reads == [(0, 700), (1766, 2466), (3533, 4233), (5300, 6000)]
     np.testing.assert_allclose(list(part.losses.values()), list(whole.losses.values()), atol=0.05)
 
@@ -77,6 +108,6 @@ def test_where_nothing_is_predicted_nothing_is_advised(case) -> None:
     indptr = graph.indptr if case == "nothing varies" else np.zeros(n + 1, np.int64)
     indices = graph.indices if case == "nothing varies" else np.zeros(0, np.int64)
     y = np.zeros((n, 2)) if case == "nothing varies" else np.random.default_rng(0).standard_normal((n, 2))
-    found = spatial_scale(lambda lo, hi: y[lo:hi], indptr, indices, seed=0)
+    found = spatial_scale(lambda lo, hi: y[lo:hi], indptr, indices, used=2, seed=0)
     assert found.rounds == 1
     assert set(found.losses.values()) == {1.0}
