@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from benchmarks.data import RESULTS, environment, read_results, say, write_results
 from benchmarks.tissues import Prepared, names, prepared
-from benchmarks.trial import floor_latents, latents, side_by_side
+from benchmarks.trial import floor_parts, latents, side_by_side
 
 if TYPE_CHECKING:
     from stscale.analysis import TiedMixture
@@ -45,8 +45,9 @@ def embedded(given: Prepared, kind: str, config: "Run", work: Path) -> NDArray[n
     """Return an embedding that knows nothing of K, (n, d); what was made before is opened."""
     from stscale.options import digest
 
+    floor = floor_parts(given, config, work)
     if kind == "smooth":
-        return floor_latents(given, work)
+        return side_by_side(floor)
     config = config.replace({"spotscape": {"clusters": PROTOTYPES}})
     sections = config.digest("method", "seed", "preprocess", "sample", "spotscape", "train")
     path = work / "latents-k" / given.tissue.name / f"{digest([sections, given.graph_path.parent.name])}.npy"
@@ -54,7 +55,7 @@ def embedded(given: Prepared, kind: str, config: "Run", work: Path) -> NDArray[n
         z = latents(given, config, work)
         path.parent.mkdir(parents=True, exist_ok=True)
         np.save(path, z)
-    return side_by_side([(np.load(path), 1.0), (floor_latents(given, work), config.domains.smoothed)])
+    return side_by_side([(np.load(path), 1.0), *((part, config.domains.smoothed * share) for part, share in floor)])
 
 
 def estimates(z: NDArray[np.float32], seed: int) -> dict[str, Any]:

@@ -6,7 +6,6 @@ without them; the levers that have them, as runs do, with the row "default".
 """
 
 import argparse
-import statistics
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -16,18 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.data import RESULTS, environment, read_results, say, write_results
-from benchmarks.tissues import SHAPES, STRENGTHS, Prepared, names, prepared, tissue
-from benchmarks.trial import floor_latents, latents, scored, side_by_side, wider
+from benchmarks.lever_scores import KEPT, NARROW, REFERENCE, judged, summary
+from benchmarks.tissues import SHAPES, Prepared, names, prepared, tissue
+from benchmarks.trial import floor_parts, latents, scored, side_by_side
 
 if TYPE_CHECKING:
     from stscale.config import Run
 
-REFERENCE, NARROW = "default", "narrow"
-_EDGE = "boundary_accuracy"
-KEPT = (
-    *("ari", "nmi", "clustering_accuracy", "boundary_accuracy", "chaos", "pas"),
-    *("ilisi", "ilisi_elsewhere", "clisi", "batch_asw", "ceiling"),
-)
 NOTES = {
     "k": "the true number of domains is given to every lever",
     "labels": "enter after the fit, through the metrics only; her2st's 'undetermined' counts as unlabelled",
@@ -155,11 +149,7 @@ def embedding(given: Prepared, lever: Lever, config: "Run", seed: int, work: Pat
             parts.append((z, 1.0 / lever.runs))
             seconds += took
     if lever.sees in ("floor", "both"):
-        weight = config.domains.smoothed
-        parts.append((floor_latents(given, work), weight))
-        wide = wider(given, config.domains.wider, seed) if lever.wider else None
-        if wide is not None:
-            parts.append((floor_latents(given, work, rounds=wide.rounds), weight * wide.weight))
+        parts += [(z, config.domains.smoothed * share) for z, share in floor_parts(given, config, work)]
     return side_by_side(parts), seconds
 
 
@@ -186,8 +176,9 @@ def measure(name: str, lever: Lever, seed: int, work: Path) -> dict[str, Any]:
     from stscale.analysis.domains import beside_neighbors, cluster
     from stscale.config import Run
 
-    changes = {**lever.changes, "run": {"seed": seed, "threads": 1}}
-    config = Run().replace(changes)
+    config = Run().replace({**lever.changes, "run": {"seed": seed, "threads": 1}})
+    if not lever.wider:
+        config = config.replace({"domains": {"wider": 0.0}})
     given = prepared(name, work, config.preprocess, graph=config.graph, true_effects=lever.true_effects)
     domains = config.replace({"domains": {"k": given.tissue.k}}).domains
     z, training = embedding(given, lever, config, seed, work)
@@ -200,20 +191,6 @@ def measure(name: str, lever: Lever, seed: int, work: Path) -> dict[str, Any]:
     kept = {key: found[key] for key in KEPT if found.get(key) is not None}
     took = {"seconds_training": training, "seconds_domains": seconds}
     return {"seed": seed, **kept, "domains": fit.k, "slice_ari": found["slice_ari"], **took}
-
-
-def summary(runs: list[dict[str, Any]], reference: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return median, spread and the mean difference from the reference over the seeds that both have."""
-    out: dict[str, Any] = {}
-    base = {run["seed"]: run for run in reference}
-    for key in KEPT:
-        values = [run[key] for run in runs if key in run]
-        if not values:
-            continue
-        gaps = [run[key] - base[run["seed"]][key] for run in runs if run["seed"] in base]
-        out[key] = {"median": statistics.median(values), "min": min(values), "max": max(values)}
-        out[key]["gain"] = statistics.fmean(gaps) if gaps else None
-    return out
 
 
 def whole(part: dict[str, Any], lever: str) -> bool:
@@ -243,72 +220,6 @@ def mean_ranks(sets: dict[str, Any]) -> dict[str, dict[str, float]]:
     means = table.mean(axis=1)
     pairs = sorted(zip(score, ranks, means, strict=True), key=lambda row: row[1])
     return {lever: {"mean_rank": float(rank), "mean_ari": float(mean)} for lever, rank, mean in pairs}
-
-
-def judged(sets: dict[str, Any]) -> dict[str, Any]:
-    """Compare what is measured with the targets, by title; simulated tissues enter with every batch effect measured."""
-    pairs = [
-        [part["levers"].get(key, {"runs": []})["runs"] for key in ("learned", "reconstruction")]
-        for part in sets.values()
-    ]
-    gaps = [summary(*pair).get(_EDGE, {}).get("gain") for pair in pairs if all(pair)]
-    edges = ("boundary CA: learned − plain graph autoencoder, smallest of the sets measured", _lowest(gaps), 0.0)
-    rows = [*_targets(sets, REFERENCE, ""), edges, *_targets(sets, "joined", " with --align")]
-    return {
-        title: {"measured": value, "target": target, "at_least": True, "met": value >= target}
-        for title, value, target in rows
-        if value is not None
-    }
-
-
-def _targets(sets: dict[str, Any], lever: str, said: str) -> list[tuple[str, float | None, float]]:
-    """Return title, what one lever reaches (None: not measured) and target."""
-
-    def ratio(shape: str, key: str) -> float | None:
-        strong, none = (_mean(sets, f"{shape}-{s}", lever, key) for s in ("strong", "none"))
-        return strong / none if strong is not None and none else None
-
-    joint = [run["ari"] for run in sets.get("dlpfc", {"levers": {}})["levers"].get(lever, {"runs": []})["runs"]]
-    several = len(joint) > 1
-    simulated = [f"{shape}-{strength}" for shape in SHAPES for strength in STRENGTHS]
-    over = {name: _gap(_mean(sets, name, lever), _mean(sets, name, "floor-log")) for name in ("her2st", *simulated)}
-    lost = [_gap(_mean(sets, f"{s}-strong", lever), _mean(sets, f"{s}-none", lever)) for s in SHAPES]
-    strong, floor = f"strong batch effect{said}", f"default{said} − untrained floor of log values"
-    return [
-        (f"dlpfc joint{said}, ARI, median over seeds", statistics.median(joint) if several else None, 0.65),
-        (f"dlpfc joint{said}, ARI, smallest − largest over seeds", min(joint) - max(joint) if several else None, -0.02),
-        (f"her2st, ARI: {floor}", over.pop("her2st"), 0.05),
-        (f"simulated tissue with the smallest gain, ARI: {floor}", _lowest(list(over.values())), 0.05),
-        (
-            f"{strong}, iLISI (scaled), smallest",
-            _lowest([_mean(sets, f"{s}-strong", lever, "ilisi") for s in SHAPES]),
-            0.8,
-        ),
-        (
-            f"{strong}, iLISI elsewhere over that without batch effect, smallest",
-            _lowest([ratio(s, "ilisi_elsewhere") for s in SHAPES]),
-            0.8,
-        ),
-        (
-            f"{strong}, iLISI over that without batch effect, smallest",
-            _lowest([ratio(s, "ilisi") for s in SHAPES]),
-            0.8,
-        ),
-        (f"{strong}, ARI over that without batch effect, most lost", _lowest(lost), -0.03),
-    ]
-
-
-def _mean(sets: dict[str, Any], name: str, lever: str, key: str = "ari") -> float | None:
-    runs = sets.get(name, {"levers": {}})["levers"].get(lever, {"runs": []})["runs"]
-    return statistics.fmean(run[key] for run in runs) if runs and key in runs[0] else None
-
-
-def _lowest(values: list[float | None]) -> float | None:
-    return min((v for v in values if v is not None), default=None)
-
-
-def _gap(first: float | None, second: float | None) -> float | None:
-    return None if first is None or second is None else first - second
 
 
 def arguments() -> argparse.Namespace:

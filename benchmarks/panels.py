@@ -55,7 +55,7 @@ def lacking(name: str, folder: Path) -> Tissue:
 
 def main() -> None:
     """Measure the sets asked for and merge them into the result file."""
-    from stscale.config import Preprocess
+    from stscale.config import Preprocess, Run
     from stscale.threads import set_threads
 
     parser = argparse.ArgumentParser(prog="python -m benchmarks.panels", description=__doc__)
@@ -72,7 +72,8 @@ def main() -> None:
             options = Preprocess(genes="union" if way == "union" else "intersection")
             own = None if way == "whole" else lacking(name, given.work)
             found = prepared(own.name if own else name, given.work, options, given=own)
-            scores = [measured(found, 2, seed, given.work, mixing=True) for seed in given.seeds]
+            configs = [Run().replace({"run": {"seed": seed}}) for seed in given.seeds]
+            scores = [measured(found, config, given.work, mixing=True) for config in configs]
             part[way] = {"genes": found.features.g} | {key: [s[key] for s in scores] for key in SHOWN}
         results = read_results(given.out)
         results.setdefault("sets", {})[name] = {"seeds": list(given.seeds), "ways": part}

@@ -7,7 +7,7 @@ from benchmarks.levers import whole
 from benchmarks.tables import Results, table, targets
 
 KNOWN = "floor-true"
-UNTRAINED = "floor-spatial"
+UNTRAINED = "floor-narrow"
 
 
 def levers(results: Results) -> str:
@@ -137,14 +137,14 @@ def _known(sets: dict[str, Any]) -> str:
 
 
 def surroundings(results: Results) -> str:
-    """Render the ARI of smoothed components by rounds of averaging, beside what predicts spots best."""
+    """Render the ARI of smoothed components by rounds of averaging, and with what a run puts beside two of them."""
     rows = []
     for name, part in results["sets"].items():
-        losses, ari = part["losses"], part["ari"]
-        cells = [f"{statistics.fmean(values):.3f}" for values in ari.values()]
-        rows.append([name, f"{losses['2'] - 1:.1%}", str(part["advised"]), *cells])
-    rounds = list(next(iter(results["sets"].values()))["ari"])
-    heads = ["set", "error after 2 rounds above the least", "rounds advised", *(f"ARI, {r}" for r in rounds)]
+        wider, ari = part["wider"], part["ari"]
+        beside = f"{wider['rounds']} rounds at {wider['weight']:.2f}" if wider else ""
+        rows.append([name, f"{part['gain']:.1%}", beside, *(f"{statistics.fmean(v):.3f}" for v in ari.values())])
+    rounds = [f"ARI, {way} rounds" for way in next(iter(results["sets"].values()))["ari"] if way != "run"]
+    heads = ["set", "error, 2 rounds above the least", "beside", *rounds, "ARI of a run"]
     return table(heads, rows)
 
 

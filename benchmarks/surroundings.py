@@ -2,11 +2,13 @@
 
 Beside sets of the protocol, tissue of cells whose domains differ by how often kinds of cells occur: kinds, not domains,
 have an expression, and the domains' shares of kinds are drawn from a Dirichlet distribution, apart (its concentration
-0.3) or close to each other (1.0).
+0.3) or close to each other (1.0). The first four of these sets are those that the weight of wider surroundings was
+chosen on, together with those of the protocol; it was looked at on the others after that.
 """
 
 import argparse
 import statistics
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,50 +18,90 @@ from numpy.typing import NDArray
 from benchmarks import tissues
 from benchmarks.data import RESULTS, environment, read_results, say, write_results
 from benchmarks.tissues import SHAPES, Tissue, prepared
-from benchmarks.trial import floor_latents, scored
+from benchmarks.trial import floor_parts, scored, side_by_side
 
 if TYPE_CHECKING:
     from benchmarks.tissues import Prepared
+    from stscale.config import Run
 
 ROUNDS = (1, 2, 4, 8)
-KINDS, CELL_GENES, CELL_LIBRARY, MARKERS = 10, 300, 200.0, 12
-CELL_SLICES = 3
-CONCENTRATIONS = (0.3, 1.0)
-CELLS = {f"cells-{shape}-{c}": (shape, c) for shape in ("layers", "patches") for c in CONCENTRATIONS}
+MARKERS, CELL_SLICES = 12, 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cells:
+    """A tissue of mixed cells on the places and domains of a simulated one.
+
+    Attributes
+    ----------
+    shape
+        Of the domains.
+    concentration
+        Of the domains' shares of kinds: the larger, the more alike.
+    kinds, genes, library
+        Kinds of cells, genes, and counts of a cell.
+    seed
+        Of shares, kinds and counts.
+    """
+
+    shape: str
+    concentration: float
+    kinds: int = 10
+    genes: int = 300
+    library: float = 200.0
+    seed: int = tissues.TISSUE_SEED
+
+
+CELLS = {
+    f"cells-{shape}-{c}": Cells(shape=shape, concentration=c) for shape in ("layers", "patches") for c in (0.3, 1.0)
+}
+CELLS |= {
+    "cells-layers-0.5": Cells(shape="layers", concentration=0.5, kinds=16, genes=150, library=150, seed=5),
+    "cells-rare-0.5": Cells(shape="rare", concentration=0.5, kinds=8, genes=300, library=150, seed=6),
+    "cells-patches-0.7": Cells(shape="patches", concentration=0.7, kinds=6, genes=200, library=100, seed=7),
+    "cells-gradients-0.4": Cells(shape="gradients", concentration=0.4, kinds=12, genes=300, library=300, seed=8),
+    "cells-layers-0.2": Cells(shape="layers", concentration=0.2, kinds=16, genes=150, library=60, seed=9),
+    "cells-patches-0.4": Cells(shape="patches", concentration=0.4, kinds=20, genes=500, library=300, seed=10),
+}
 SETS = ("dlpfc", "dlpfc-151673", "her2st", "layers-none", "patches-mild", "rare-strong", *CELLS)
 NOTES = {
     "labels": "score the domains of `--method smooth`, K given; what predicts spots best is told without them",
     "losses": "generalised cross-validation of averages over the surroundings, in that of the best number of rounds",
-    "advised": "the fewest rounds within 2 % of the best; a run says so where these are more than it averaged",
+    "wider": "rounds and weight of what a run puts beside components averaged twice, the default; null: nothing",
 }
 
 
 def cells(name: str, folder: Path) -> Tissue:
     """Return a set of cells on the places and domains of a simulated tissue, made under `folder` once."""
-    shape, concentration = CELLS[name]
-    plain = tissues.tissue(f"{shape}-none", folder)
+    made = CELLS[name]
+    plain = tissues.tissue(f"{made.shape}-none", folder)
     files = [folder / "cells" / name / f"{Path(f).stem}.h5ad" for f in plain.files[:CELL_SLICES]]
     if not all(file.exists() for file in files):
         files[0].parent.mkdir(parents=True, exist_ok=True)
-        rng = np.random.default_rng(tissues.TISSUE_SEED)
-        profile = _profiles(rng)
-        shares = rng.dirichlet(np.full(KINDS, concentration), size=SHAPES[shape]["domains"])
+        rng = np.random.default_rng(made.seed)
+        profile = _profiles(made, rng)
+        shares = rng.dirichlet(np.full(made.kinds, made.concentration), size=SHAPES[made.shape]["domains"])
         for source, file in zip(plain.files, files, strict=False):
-            _write(source, file, profile, shares, rng)
+            _write(source, file, profile, shares, made.library, rng)
     return Tissue(name=name, files=tuple(map(str, files)), k=plain.k)
 
 
-def _profiles(rng: np.random.Generator) -> NDArray[np.float64]:
-    """Share of each gene in the counts of each kind, (KINDS, CELL_GENES)."""
-    change = 0.2 * rng.standard_normal((KINDS, CELL_GENES))
+def _profiles(made: Cells, rng: np.random.Generator) -> NDArray[np.float64]:
+    """Share of each gene in the counts of each kind, (kinds, genes)."""
+    change = 0.2 * rng.standard_normal((made.kinds, made.genes))
     for row in change:
-        row[rng.choice(CELL_GENES, MARKERS, replace=False)] += rng.normal(2.0, 0.5, MARKERS)
-    profile = rng.gamma(1.0, 1.0, CELL_GENES) * np.exp(change)
+        row[rng.choice(made.genes, MARKERS, replace=False)] += rng.normal(2.0, 0.5, MARKERS)
+    profile = rng.gamma(1.0, 1.0, made.genes) * np.exp(change)
     return np.asarray(profile / profile.sum(axis=1, keepdims=True))
 
 
 def _write(
-    source: str, file: Path, profile: NDArray[np.float64], shares: NDArray[np.float64], rng: np.random.Generator
+    source: str,
+    file: Path,
+    profile: NDArray[np.float64],
+    shares: NDArray[np.float64],
+    library: float,
+    rng: np.random.Generator,
 ) -> None:
     import anndata as ad
     import pandas as pd
@@ -70,24 +112,24 @@ def _write(
     store = SliceStore.open(Path(source))
     domain = store.obs()["domain"].astype(str).to_numpy()
     number = np.array([int(name.rpartition("-")[2]) - 1 for name in domain])
-    kind = np.array([rng.choice(KINDS, p=shares[d]) for d in number])
-    library = CELL_LIBRARY * np.exp(0.4 * rng.standard_normal(len(kind)))
+    kind = np.array([rng.choice(len(profile), p=shares[d]) for d in number])
+    size = library * np.exp(0.4 * rng.standard_normal(len(kind)))
     made = ad.AnnData(
-        sparse.csr_matrix(rng.poisson(profile[kind] * library[:, None]).astype(np.float32)),
+        sparse.csr_matrix(rng.poisson(profile[kind] * size[:, None]).astype(np.float32)),
         obs=pd.DataFrame({"domain": domain}, index=[f"{file.stem}_{i}" for i in range(len(kind))]),
-        var=pd.DataFrame(index=[f"gene-{i:03d}" for i in range(CELL_GENES)]),
+        var=pd.DataFrame(index=[f"gene-{i:03d}" for i in range(profile.shape[1])]),
     )
     made.obsm["spatial"] = store.coordinates()
     made.write_h5ad(file)
 
 
-def measured(given: "Prepared", rounds: int, seed: int, work: Path, *, mixing: bool = False) -> dict[str, Any]:
-    """Return the scores of smoothed components, clustered as a run of `--method smooth` does."""
+def measured(given: "Prepared", config: "Run", work: Path, *, mixing: bool = False) -> dict[str, Any]:
+    """Return the scores of smoothed components, clustered as a run of `--method smooth` does, the true K given."""
     from stscale.analysis.domains import beside_neighbors, cluster
-    from stscale.config import Domains
 
-    domains, z = Domains(k=given.tissue.k), floor_latents(given, work, rounds=rounds)
-    fit = cluster(z, domains, seed=seed)
+    domains = config.replace({"domains": {"k": given.tissue.k}}).domains
+    z = side_by_side(floor_parts(given, config, work))
+    fit = cluster(z, domains, seed=config.seed)
     graph = given.graph
     fit = beside_neighbors(fit, z, graph.indptr, graph.indices, strength=domains.spatial)
     return scored(given, z, fit.labels, mixing=mixing)
@@ -96,7 +138,7 @@ def measured(given: "Prepared", rounds: int, seed: int, work: Path, *, mixing: b
 def main() -> None:
     """Measure the sets asked for and merge them into the result file."""
     from stscale.analysis.scale import spatial_scale
-    from stscale.config import Preprocess
+    from stscale.config import Preprocess, Run
     from stscale.threads import set_threads
 
     parser = argparse.ArgumentParser(prog="python -m benchmarks.surroundings", description=__doc__)
@@ -110,16 +152,27 @@ def main() -> None:
     for name in given.sets:
         tissue = cells(name, given.work) if name in CELLS else None
         found = prepared(name, given.work, Preprocess(), given=tissue)
-        scale = spatial_scale(found.features.pca, found.graph.indptr, found.graph.indices, seed=0)
-        aris = {str(r): [float(measured(found, r, seed, given.work)["ari"]) for seed in given.seeds] for r in ROUNDS}
+        options, graph = Run(), found.graph
+        used = options.smooth.rounds
+        scale = spatial_scale(found.features.pca, graph.indptr, graph.indices, used=used, seed=0)
+        wider = scale.wider(options.domains.wider)
+        alone = {str(r): {"smooth": {"rounds": r}, "domains": {"wider": 0.0}} for r in ROUNDS}
+        aris: dict[str, list[float]] = {}
+        for way, changes in {**alone, "run": {}}.items():
+            if way == "run" and wider is None:
+                aris[way] = aris[str(used)]
+                continue
+            configs = [options.replace({**changes, "run": {"seed": seed}}) for seed in given.seeds]
+            aris[way] = [float(measured(found, config, given.work)["ari"]) for config in configs]
         part: dict[str, Any] = {"k": found.tissue.k, "spots": found.features.n, "seeds": list(given.seeds)}
-        part |= {"losses": {str(r): v for r, v in scale.losses.items()}, "advised": scale.rounds, "ari": aris}
+        part |= {"losses": {str(r): v for r, v in scale.losses.items()}, "least": scale.rounds, "gain": scale.gain}
+        part |= {"wider": asdict(wider) if wider else None, "ari": aris}
         results = read_results(given.out)
         results.setdefault("sets", {})[name] = part
         results |= {"notes": NOTES, "environment": environment(1)}
         write_results(given.out, results)
         mean = {r: round(statistics.fmean(values), 3) for r, values in aris.items()}
-        say(f"{name}: {scale.rounds} rounds advised, ARI {mean}")
+        say(f"{name}: {wider}, ARI {mean}")
 
 
 if __name__ == "__main__":

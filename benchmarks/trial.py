@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from benchmarks.tissues import Prepared
 
 if TYPE_CHECKING:
-    from stscale.analysis.scale import Wider
     from stscale.config import Run
 
 
@@ -41,7 +40,7 @@ def latents(given: Prepared, config: "Run", scratch: Path) -> NDArray[np.float32
     return z
 
 
-def floor_latents(given: Prepared, scratch: Path, *, rounds: int = 2) -> NDArray[np.float32]:
+def floor_latents(given: Prepared, scratch: Path, *, rounds: int) -> NDArray[np.float32]:
     """Return the floor's embedding: components averaged over each spot and its neighbours, (n, p)."""
     from stscale.training.inputs import pca_inputs
 
@@ -51,12 +50,20 @@ def floor_latents(given: Prepared, scratch: Path, *, rounds: int = 2) -> NDArray
     return z
 
 
-def wider(given: Prepared, per_gain: float, seed: int) -> "Wider | None":
-    """Return the wider surroundings that a run puts beside components averaged twice, if any."""
+def floor_parts(given: Prepared, config: "Run", scratch: Path) -> "list[tuple[NDArray[np.float32], float]]":
+    """Return averaged components, and those of wider surroundings where a run puts them beside, (n, p) each.
+
+    The second of a pair is the total variance that domains see of it, in that of the first part.
+    """
     from stscale.analysis.scale import spatial_scale
 
-    scale = spatial_scale(given.features.pca, given.graph.indptr, given.graph.indices, used=2, seed=seed)
-    return scale.wider(per_gain)
+    rounds, graph = config.smooth.rounds, given.graph
+    scale = spatial_scale(given.features.pca, graph.indptr, graph.indices, used=rounds, seed=config.seed)
+    wider = scale.wider(config.domains.wider)
+    parts = [(floor_latents(given, scratch, rounds=rounds), 1.0)]
+    if wider is not None:
+        parts.append((floor_latents(given, scratch, rounds=wider.rounds), wider.weight))
+    return parts
 
 
 def side_by_side(parts: list[tuple[NDArray[np.float32], float]]) -> NDArray[np.float32]:

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from benchmarks import levers, tissues
-from benchmarks.levers import LEVERS, judged, mean_ranks, summary
+from benchmarks.lever_scores import judged, summary
+from benchmarks.levers import LEVERS, mean_ranks
 from benchmarks.readme_levers import levers as rendered
 from benchmarks.trial import ceiling
 from stscale.config import Preprocess, Simulate
@@ -63,7 +64,7 @@ def test_known_effects_are_those_of_the_simulation(tmp_path, monkeypatch) -> Non
 
 def test_cost_of_effects_is_shown_measured_and_known() -> None:
     def held(**aris: float) -> dict:
-        names = {"default": "d", "floor-spatial": "u", "floor-true": "t"}
+        names = {"default": "d", "floor-narrow": "u", "floor-true": "t"}
         return {
             "levers": {
                 k.replace("_", "-"): {"title": names[k.replace("_", "-")], "runs": runs(v)} for k, v in aris.items()
@@ -71,9 +72,9 @@ def test_cost_of_effects_is_shown_measured_and_known() -> None:
         }
 
     sets = {
-        "rare-none": held(default=0.9, floor_spatial=0.88),
-        "rare-strong": held(default=0.8, floor_spatial=0.79, floor_true=0.81),
-        "dlpfc": held(default=0.7, floor_spatial=0.7),
+        "rare-none": held(default=0.9, floor_narrow=0.88),
+        "rare-strong": held(default=0.8, floor_narrow=0.79, floor_true=0.81),
+        "dlpfc": held(default=0.7, floor_narrow=0.7),
     }
     text = rendered({"sets": sets, "environment": {"date": "2026-01-01"}, "mean_rank": {}})
     assert "| rare | 0.880 | 0.790 | 0.810 |" in text
@@ -190,6 +191,7 @@ def test_ceiling_is_of_slices_it_did_not_see() -> None:
 def test_sets_of_mixed_cells_are_made_once_and_measured(tmp_path, monkeypatch) -> None:
     from benchmarks import surroundings
     from benchmarks.readme_levers import surroundings as shown
+    from stscale.analysis.scale import LITTLE
 
     monkeypatch.setattr(tissues, "SPOTS", 150)
     monkeypatch.setattr(tissues, "GENES", 80)
@@ -213,12 +215,14 @@ def test_sets_of_mixed_cells_are_made_once_and_measured(tmp_path, monkeypatch) -
             "0",
         ],
     )
-    monkeypatch.setattr(surroundings, "ROUNDS", (1, 4))
+    monkeypatch.setattr(surroundings, "ROUNDS", (2, 4))
     surroundings.main()
     found = levers.read_results(tmp_path / "x.json")
     part = found["sets"]["cells-layers-0.3"]
     assert all(-0.5 < value <= 1 for values in part["ari"].values() for value in values)
     assert min(part["losses"].values()) == 1.0
+    assert set(part["ari"]) == {"2", "4", "run"}
+    assert (part["wider"] is None) == (20.0 * part["gain"] < LITTLE)
     assert "| cells-layers-0.3 |" in shown(found)
 
 

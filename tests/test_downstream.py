@@ -89,6 +89,24 @@ def test_a_slice_of_the_run_is_mapped_to_where_it_was(run, slices, tmp_path) -> 
     assert not (tmp_path / "mapped" / "scratch").exists()
 
 
+@pytest.mark.parametrize("method", ["spotscape", "smooth"])
+def test_mapped_slices_are_seen_beside_wider_surroundings_too(method, slices, tmp_path, monkeypatch) -> None:
+    from stscale.analysis import scale
+
+    def far(*_args, used, **_options):
+        return scale.Scale(used=used, losses={used: 1.05, 6: 1.0}, rounds=6)
+
+    monkeypatch.setattr(scale, "spatial_scale", far)
+    made = tmp_path / "run"
+    stscale.integrate(slices, out=made, config=CONFIG.replace({"run": {"method": method}}))
+    monkeypatch.undo()  # a mapping does not measure it anew
+    assert read_manifest(made)["stages"]["domains"]["wider"] == {"rounds": 6, "weight": 1.0}
+    whole = anndata.read_zarr(made / "integrated.zarr")
+    found = stscale.map_slices(made, [slices[1]], out=tmp_path / "mapped").adata()
+    own = whole[whole.obs["stscale_slice"] == found.obs["stscale_slice"].iloc[0]]
+    assert found.obs["stscale_domain"].astype(str).tolist() == own.obs["stscale_domain"].astype(str).tolist()
+
+
 def test_a_new_slice_keeps_its_rows_and_its_empty_spots(run, slices, tmp_path) -> None:
     result = stscale.map_slices(run, [slices[2]], out=tmp_path / "mapped")
     found, given = result.adata(), anndata.read_h5ad(slices[2])

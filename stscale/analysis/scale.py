@@ -34,6 +34,9 @@ WINDOW, WINDOWS = 16_384, 4
 
 PROBES = 8
 
+LITTLE = 0.02
+"""Wider averages of less weight would change nothing, and V is an estimate."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wider:
@@ -77,9 +80,12 @@ class Scale:
         return self.losses[self.used] / min(v for r, v in self.losses.items() if r >= self.used) - 1.0
 
     def wider(self, per_gain: float) -> Wider | None:
-        """Return what is put beside averages over the rounds used: `per_gain` times `gain` of their variance."""
+        """Return what is put beside averages over the rounds used: `per_gain` times `gain` of their variance.
+
+        None where that is less than `LITTLE`.
+        """
         weight = min(per_gain * self.gain, 1.0)
-        if weight <= 0.0:
+        if weight < LITTLE:
             return None
         return Wider(rounds=min((v, r) for r, v in self.losses.items() if r > self.used)[1], weight=weight)
 

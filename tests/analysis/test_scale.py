@@ -70,6 +70,7 @@ def test_single_spots_need_few_rounds_and_mixed_cells_many() -> None:
         (1, 1.0, Wider(rounds=4, weight=0.25)),
         (2, 2.0, Wider(rounds=4, weight=0.2)),
         (2, 50.0, Wider(rounds=4, weight=1.0)),  # never more than what is averaged little
+        (2, 0.1, None),  # too little to change anything
         (2, 0.0, None),
         (4, 20.0, None),  # the best already
         (8, 20.0, None),  # fewer would predict better: those are not put beside
