@@ -3,6 +3,7 @@
 import json
 import shutil
 from dataclasses import asdict
+from html import escape
 from pathlib import Path
 
 import numpy as np
@@ -76,8 +77,8 @@ def test_wider_surroundings_are_told_where_they_predict_better(finished, inputs,
     assert told["wider"] == {"rounds": 16, "weight": pytest.approx(0.4)}
     assert read_manifest(out)["stages"]["domains"]["wider"] == told["wider"]
     assert "16 rounds of neighbours predict spots 2.0% better than those over 2" in told["sentence"]
-    assert "at 0.40 of their variance" in told["sentence"]
-    assert told["sentence"] in (out / "report.html").read_text(encoding="utf-8")
+    assert "at 0.40 of the others' variance" in told["sentence"]
+    assert escape(told["sentence"]) in (out / "report.html").read_text(encoding="utf-8")
     monkeypatch.undo()
     without = tmp_path / "without"
     integrate(inputs, out=without, config=CONFIG.replace({"domains": {"wider": 0.0}}))

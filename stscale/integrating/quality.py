@@ -108,8 +108,8 @@ def surroundings(scale: dict[str, Any], wider: dict[str, Any] | None) -> dict[st
         **scale,
         "wider": wider,
         "sentence": (
-            f"Averages over {rounds} rounds of neighbours predict spots {gain:.1%} better than those over {used}: they "
-            f"lie beside these where domains are found, at {wider['weight']:.2f} of their variance."
+            f"Averages over {rounds} rounds of neighbours predict spots {gain:.1%} better than those over {used}: "
+            f"domains are found in both, the wider at {wider['weight']:.2f} of the others' variance."
         ),
     }
 

@@ -259,9 +259,9 @@ class Integration(Joining):
         with self.run.stage("quality", now, undoes=("report",)) as told:
             scratch = self.run.file("scratch")
             shutil.rmtree(scratch, ignore_errors=True)
-            told_of = self.run.manifest["stages"]["domains"]
+            recorded = self.run.manifest["stages"]["domains"]
             found = quality.quality(features, graph, latents, labels, self.config, scratch)
-            found["scale"] = quality.surroundings(told_of["scale"], told_of["wider"])
+            found["scale"] = quality.surroundings(recorded["scale"], recorded["wider"])
             quality.write(path, found)
             told["verdict"] = found["verdict"]
 

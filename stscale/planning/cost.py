@@ -253,7 +253,7 @@ def _domains(size: Size, run: Run, machine: Machine) -> Cost:
     tried = 1 if run.domains.k else run.domains.k_max - run.domains.k_min + 1
     work = run.domains.n_init * 0.03 + 6e-5 * fit * (run.domains.k or run.domains.k_max) / 7
     work += run.domains.moves * 0.5
-    seconds = 1 + work + (tried - 1) * 1.5 + 1e-6 * size.n
+    seconds = 1 + work + (tried - 1) * 1.5 + (1e-6 + 1e-5 * beside) * size.n
     disk = 4 * size.n * (1 + averaged + run.preprocess.n_pcs * (beside > 0))
     return Cost(stage="domains", ram=ram, vram=0, disk=disk, seconds=seconds)
 
