@@ -139,9 +139,9 @@ class Domains(Section):
         3.0, "variance, in that of the latents, of smoothed components clustered beside them; 0: latents alone", low=0.0
     )
     wider: float = option(
-        20.0,
-        "variance, in that of smoothed components, of components averaged over wider surroundings beside them, for "
-        "each unit by which these lower the error of predicting a spot; 0: none",
+        1.0,
+        "most variance, in that of smoothed components, of components averaged over wider surroundings beside them, "
+        "where these predict spots better; 0: none",
         low=0.0,
     )
     moves: int = option(8, "split-and-merge moves from the best start of the mixture (shrunk) at most", low=0)

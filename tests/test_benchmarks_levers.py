@@ -191,7 +191,7 @@ def test_ceiling_is_of_slices_it_did_not_see() -> None:
 def test_sets_of_mixed_cells_are_made_once_and_measured(tmp_path, monkeypatch) -> None:
     from benchmarks import surroundings
     from benchmarks.readme_levers import surroundings as shown
-    from stscale.analysis.scale import LITTLE
+    from stscale.analysis.scale import FROM, FULL, LITTLE
 
     monkeypatch.setattr(tissues, "SPOTS", 150)
     monkeypatch.setattr(tissues, "GENES", 80)
@@ -222,7 +222,7 @@ def test_sets_of_mixed_cells_are_made_once_and_measured(tmp_path, monkeypatch) -
     assert all(-0.5 < value <= 1 for values in part["ari"].values() for value in values)
     assert min(part["losses"].values()) == 1.0
     assert set(part["ari"]) == {"2", "4", "run"}
-    assert (part["wider"] is None) == (20.0 * part["gain"] < LITTLE)
+    assert (part["wider"] is None) == (part["gain"] < FROM + LITTLE * (FULL - FROM))
     assert "| cells-layers-0.3 |" in shown(found)
 
 

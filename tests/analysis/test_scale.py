@@ -34,7 +34,7 @@ def naive(y, graph) -> np.ndarray:
 
 
 def test_losses_are_those_of_the_formula(monkeypatch) -> None:
-    monkeypatch.setattr(scale, "PROBES", 4000)  # the trace is an estimate
+    monkeypatch.setattr(scale, "MOST_SIGNS", 4000)  # the trace is an estimate
     xy, graph = grid(300)
     y = np.stack([np.sin(xy[:, 0] / 3), np.cos(xy[:, 1] / 2)], axis=1) + np.random.default_rng(1).standard_normal(
         (300, 2)
@@ -54,31 +54,31 @@ def test_single_spots_need_few_rounds_and_mixed_cells_many() -> None:
     levels = rng.standard_normal((layer.max() + 1, 5)) * 3
     told = of(levels[layer] + rng.standard_normal((4000, 5)), graph)
     assert told.rounds == 2
-    assert told.wider(20.0) is None
+    assert told.wider(1.0) is None
     kind = rng.random(4000) < np.where(xy[:, 0] < xy[:, 0].mean(), 0.3, 0.7)
     mixed = of(np.where(kind[:, None], 2.0, -2.0) * np.ones(5) + 0.3 * rng.standard_normal((4000, 5)), graph)
-    wide = mixed.wider(20.0)
+    wide = mixed.wider(1.0)
     assert wide is not None
     assert wide.rounds == mixed.rounds > 2 * told.rounds
-    assert wide.weight == pytest.approx(min(20.0 * mixed.gain, 1.0))
     assert wide.weight > 0.3
 
 
 @pytest.mark.parametrize(
-    ("used", "per_gain", "expected"),
+    ("used", "most", "expected"),
     [
-        (1, 1.0, Wider(rounds=4, weight=0.25)),
-        (2, 2.0, Wider(rounds=4, weight=0.2)),
-        (2, 50.0, Wider(rounds=4, weight=1.0)),  # never more than what is averaged little
-        (2, 0.1, None),  # too little to change anything
+        (2, 1.0, Wider(rounds=4, weight=0.5)),
+        (2, 0.5, Wider(rounds=4, weight=0.25)),
+        (1, 2.0, Wider(rounds=4, weight=2.0)),  # never more than the most
+        (3, 1.0, None),  # spots show their domain
+        (2, 0.03, None),  # too little to change anything
         (2, 0.0, None),
-        (4, 20.0, None),  # the best already
-        (8, 20.0, None),  # fewer would predict better: those are not put beside
-        (0, 20.0, None),  # spots stay alone
+        (4, 1.0, None),  # the best already
+        (8, 1.0, None),  # fewer would predict better: those are not put beside
+        (0, 1.0, None),  # spots stay alone
     ],
 )
-def test_wider_averages_weigh_what_they_predict_better(used, per_gain, expected) -> None:
-    found = Scale(used=used, losses={1: 1.25, 2: 1.1, 4: 1.0, 8: 1.02}, rounds=4).wider(per_gain)
+def test_wider_averages_weigh_what_they_predict_better(used, most, expected) -> None:
+    found = Scale(used=used, losses={1: 1.25, 2: 1.02, 3: 1.015, 4: 1.0, 8: 1.02}, rounds=4).wider(most)
     assert (found is None) == (expected is None)
     if expected is not None:
         assert (found.rounds, found.weight) == (expected.rounds, pytest.approx(expected.weight))
