@@ -3,6 +3,7 @@
 import statistics
 from typing import Any
 
+from benchmarks.lever_scores import NARROW, REFERENCE
 from benchmarks.levers import whole
 from benchmarks.tables import Results, table, targets
 
@@ -26,8 +27,9 @@ def levers(results: Results) -> str:
         _table(sets, keys, results["mean_rank"]),
     ]
     if fewer:
-        parts += ["With fewer seeds, and the default with the same:", _named(sets, fewer)]
-        parts.append(_table(sets, ["default", *fewer], {}))
+        base = _compared(sets)
+        parts += [f"With fewer seeds, and {base} with the same:", _named(sets, fewer)]
+        parts.append(_table(sets, [base, *fewer], {}))
     if across:
         parts.append(_across(sets, across))
     if KNOWN in found:
@@ -49,6 +51,11 @@ def levers(results: Results) -> str:
     if results.get("targets"):
         parts.append(targets(results["targets"]))
     return "\n\n".join(parts)
+
+
+def _compared(sets: dict[str, Any]) -> str:
+    """Return what changes are compared with: they are seen without wider surroundings, where that was measured."""
+    return NARROW if all(NARROW in part["levers"] for part in sets.values()) else REFERENCE
 
 
 def _named(sets: dict[str, Any], keys: list[str]) -> str:
@@ -89,7 +96,7 @@ def _mean(part: dict[str, Any], lever: str, key: str, seeds: set[int] | None = N
 def _some(sets: dict[str, Any], keys: list[str]) -> str:
     """Render the levers that were measured on some of the sets, a row each, beside learned latents on these."""
     names = [name for name, part in sets.items() if all(key in part["levers"] for key in keys)]
-    shown = [key for key in ("default", "learned") if all(key in sets[name]["levers"] for name in names)] + keys
+    shown = [key for key in (_compared(sets), "learned") if all(key in sets[name]["levers"] for name in names)] + keys
     seeds = {name: _common(sets[name], shown) for name in names}
     rows = []
     for key in shown:
@@ -143,7 +150,7 @@ def surroundings(results: Results) -> str:
         wider, ari = part["wider"], part["ari"]
         beside = f"{wider['rounds']} rounds at {wider['weight']:.2f}" if wider else ""
         rows.append([name, f"{part['gain']:.1%}", beside, *(f"{statistics.fmean(v):.3f}" for v in ari.values())])
-    rounds = [f"ARI, {way} rounds" for way in next(iter(results["sets"].values()))["ari"] if way != "run"]
+    rounds = [f"ARI, rounds: {way}" for way in next(iter(results["sets"].values()))["ari"] if way != "run"]
     heads = ["set", "error, 2 rounds above the least", "beside", *rounds, "ARI of a run"]
     return table(heads, rows)
 

@@ -2,8 +2,8 @@
 
 Beside sets of the protocol, tissue of cells whose domains differ by how often kinds of cells occur: kinds, not domains,
 have an expression, and the domains' shares of kinds are drawn from a Dirichlet distribution, apart (its concentration
-0.3) or close to each other (1.0). The first four of these sets are those that the weight of wider surroundings was
-chosen on, together with those of the protocol; it was looked at on the others after that.
+0.3) or close to each other (1.0). The bounds from which on wider surroundings weigh (`stscale.analysis.scale`) were
+chosen on these sets and those of the protocol.
 """
 
 import argparse

@@ -174,6 +174,10 @@ def test_levers_with_fewer_seeds_stand_beside_the_default_with_the_same() -> Non
     assert "| a | 2 | 0.600 |" in text
     assert "| set | seeds | default | floor |\n| --- | --- | --- | --- |\n| a | 1 | 0.500 | 0.250 |" in text
     assert mean_ranks({}) == {}
+    # changes are seen without wider surroundings: they stand beside the default without these
+    both["narrow"] = {"title": "as it was", "runs": runs(0.45, 0.75)}
+    text = rendered({**found, "mean_rank": mean_ranks(found["sets"]), "environment": {"date": "2026-01-02"}})
+    assert "| set | seeds | narrow | floor |\n| --- | --- | --- | --- |\n| a | 1 | 0.450 | 0.250 |" in text
 
 
 def test_ceiling_is_of_slices_it_did_not_see() -> None:
