@@ -53,9 +53,12 @@ class Beside:
         return len(self.parts[0])
 
     def __getitem__(self, rows: slice | NDArray[np.integer]) -> NDArray[np.floating]:
-        found = np.concatenate([part[rows] for part in self.parts], axis=1)
-        for part in self.parts:
-            let_go(part)
+        ends = np.cumsum((0, *self.widths))
+        length = len(range(len(self))[rows]) if isinstance(rows, slice) else len(rows)
+        found = np.empty((length, ends[-1]), dtype=np.result_type(*self.parts))
+        for part, lo, hi in zip(self.parts, ends, ends[1:], strict=False):
+            found[:, lo:hi] = part[rows]
+            let_go(part)  # before the next: pages of one part at a time
         return found
 
     def take(self, rows: NDArray[np.integer]) -> Beside:
