@@ -30,7 +30,8 @@ CONFIG = Run().replace(
         "run": {"threads": 1, "device": "cpu", "method": "smooth"},
         "preprocess": {"n_hvg": 120, "n_pcs": 12},
         "graph": {"across": 3},
-        "domains": {"k": 5, "n_init": 4},
+        # what joining does by itself: slices alone gain from wider surroundings too
+        "domains": {"k": 5, "n_init": 4, "wider": 0.0},
         "align": {"rotations": 24, "starts": 3},
         "spotscape": {"hidden": 16, "latent": 8},
         "train": {"steps": 20, "log_every": 10},
