@@ -30,6 +30,7 @@ NOTES = {
     "ceiling": "ARI of a linear discriminant on what the mixture sees, trained with the other slices' annotation",
     "seconds": "training and embedding, and the domains, one thread, on a machine that others used too",
     "compared with": f"the row {REFERENCE!r} of the same set, seed by seed, where `wider` is true, else {NARROW!r}",
+    "weight": "of wider surroundings; where it is 0, a run is the same with and without them and stands for both",
     "mean_rank": "of the ARI among the levers measured on a set with the same seeds; 1 is best",
 }
 
@@ -140,17 +141,21 @@ LEVERS = {
 }
 
 
-def embedding(given: Prepared, lever: Lever, config: "Run", seed: int, work: Path) -> tuple[NDArray[np.float32], float]:
-    """Return what the mixture sees, (n, d), and the seconds its trainings took when they were made."""
-    parts, seconds = [], 0.0
+def embedding(
+    given: Prepared, lever: Lever, config: "Run", seed: int, work: Path
+) -> tuple[NDArray[np.float32], float, float]:
+    """Return what the mixture sees, (n, d), the seconds its trainings took, and the weight of wider surroundings."""
+    parts, seconds, weight = [], 0.0, 0.0
     if lever.sees in ("learned", "both"):
         for r in range(lever.runs):
             z, took = learned(given, config.replace({"run": {"seed": seed + 100 * r}}), work)
             parts.append((z, 1.0 / lever.runs))
             seconds += took
     if lever.sees in ("floor", "both"):
-        parts += [(z, config.domains.smoothed * share) for z, share in floor_parts(given, config, work)]
-    return side_by_side(parts), seconds
+        floor = floor_parts(given, config, work)
+        parts += [(z, config.domains.smoothed * share) for z, share in floor]
+        weight = sum(share for _, share in floor[1:])
+    return side_by_side(parts), seconds, weight
 
 
 def learned(given: Prepared, config: "Run", work: Path) -> tuple[NDArray[np.float32], float]:
@@ -181,7 +186,7 @@ def measure(name: str, lever: Lever, seed: int, work: Path) -> dict[str, Any]:
         config = config.replace({"domains": {"wider": 0.0}})
     given = prepared(name, work, config.preprocess, graph=config.graph, true_effects=lever.true_effects)
     domains = config.replace({"domains": {"k": given.tissue.k}}).domains
-    z, training = embedding(given, lever, config, seed, work)
+    z, training, weight = embedding(given, lever, config, seed, work)
     start = time.perf_counter()
     fit = cluster(z, domains, seed=seed)
     if domains.spatial:
@@ -190,6 +195,7 @@ def measure(name: str, lever: Lever, seed: int, work: Path) -> dict[str, Any]:
     found = scored(given, z, fit.labels)
     kept = {key: found[key] for key in KEPT if found.get(key) is not None}
     took = {"seconds_training": training, "seconds_domains": seconds}
+    kept["weight"] = weight
     return {"seed": seed, **kept, "domains": fit.k, "slice_ari": found["slice_ari"], **took}
 
 

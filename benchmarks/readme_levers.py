@@ -145,12 +145,13 @@ def _known(sets: dict[str, Any]) -> str:
 
 def surroundings(results: Results) -> str:
     """Render the ARI of smoothed components by rounds of averaging, and with what a run puts beside two of them."""
-    rows = []
+    rows, ways = [], list(max((part["ari"] for part in results["sets"].values()), key=len))
     for name, part in results["sets"].items():
         wider, ari = part["wider"], part["ari"]
         beside = f"{wider['rounds']} rounds at {wider['weight']:.2f}" if wider else ""
-        rows.append([name, f"{part['gain']:.1%}", beside, *(f"{statistics.fmean(v):.3f}" for v in ari.values())])
-    rounds = [f"ARI, rounds: {way}" for way in next(iter(results["sets"].values()))["ari"] if way != "run"]
+        cells = [f"{statistics.fmean(ari[way]):.3f}" if way in ari else "" for way in ways]
+        rows.append([name, f"{part['gain']:.1%}", beside, *cells])
+    rounds = [f"ARI, rounds: {way}" for way in ways if way != "run"]
     heads = ["set", "error, 2 rounds above the least", "beside", *rounds, "ARI of a run"]
     return table(heads, rows)
 

@@ -63,8 +63,9 @@ CELLS |= {
     "cells-layers-0.2": Cells(shape="layers", concentration=0.2, kinds=16, genes=150, library=60, seed=9),
     "cells-patches-0.4": Cells(shape="patches", concentration=0.4, kinds=20, genes=500, library=300, seed=10),
 }
-SETS = ("dlpfc", "dlpfc-151673", "her2st", "layers-none", "patches-mild", "rare-strong", *CELLS)
+SETS = ("dlpfc", "dlpfc-151673", "her2st", "iss", "layers-none", "patches-mild", "rare-strong", *CELLS)
 NOTES = {
+    "iss": "has no annotation; what predicts its cells is measured alone",
     "labels": "score the domains of `--method smooth`, K given; what predicts spots best is told without them",
     "losses": "generalised cross-validation of averages over the surroundings, in that of the best number of rounds",
     "wider": "rounds and weight of what a run puts beside components averaged twice, the default; null: nothing",
@@ -158,7 +159,8 @@ def main() -> None:
         wider = scale.wider(options.domains.wider)
         alone = {str(r): {"smooth": {"rounds": r}, "domains": {"wider": 0.0}} for r in ROUNDS}
         aris: dict[str, list[float]] = {}
-        for way, changes in {**alone, "run": {}}.items():
+        annotated = any(label is not None for label in found.labels)
+        for way, changes in ({**alone, "run": {}} if annotated else {}).items():
             if way == "run" and wider is None:
                 aris[way] = aris[str(used)]
                 continue

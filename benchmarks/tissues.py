@@ -11,7 +11,7 @@ from unittest.mock import patch
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.data import SETS, TissueSet, slice_files
+from benchmarks.data import SETS, UNLABELLED, TissueSet, slice_files
 
 if TYPE_CHECKING:
     from stscale.config import Graph as GraphOptions
@@ -96,7 +96,7 @@ def tissue(name: str, folder: Path) -> Tissue:
     if first in SHAPES:
         shape = SHAPES[first]
         return Tissue(name=name, files=tuple(_simulated(folder / name, shape, STRENGTHS[rest])), k=shape["domains"])
-    real: TissueSet = SETS[first]
+    real: TissueSet = (SETS | UNLABELLED)[first]
     files = [f for f in slice_files(first) if not rest or Path(f).stem == rest]
     return Tissue(name=name, files=tuple(files), k=real.k, unlabelled=real.unlabelled)
 
@@ -178,8 +178,9 @@ def prepared(
     labels = np.full(features.n, None, dtype=object)
     group, row = features.slice(), features.row()
     for i, store in enumerate(slices):
-        annotation = store.obs()["domain"].astype(object).to_numpy()
-        labels[group == i] = annotation[row[group == i]]
+        obs = store.obs()
+        if "domain" in obs:
+            labels[group == i] = obs["domain"].astype(object).to_numpy()[row[group == i]]
     labels[np.isin(labels.astype(str), [*found.unlabelled, "nan", "None"])] = None
     plane = seen = load(graph_path)
     if graph is not None and graph.across:

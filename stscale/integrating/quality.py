@@ -100,18 +100,16 @@ def surroundings(scale: dict[str, Any], wider: dict[str, Any] | None) -> dict[st
     scale, wider
         As the stage of the domains recorded them: a `Scale` and, where there is one, a `Wider`.
     """
-    if wider is None:
-        return {**scale, "wider": None}
-    used, rounds = scale["used"], wider["rounds"]
-    gain = scale["losses"][str(used)] / scale["losses"][str(rounds)] - 1.0
-    return {
-        **scale,
-        "wider": wider,
-        "sentence": (
-            f"Averages over {rounds} rounds of neighbours predict spots {gain:.1%} better than those over {used}: "
-            f"domains are found in both, the wider at {wider['weight']:.2f} of the others' variance."
-        ),
-    }
+    from stscale.analysis.scale import Scale
+
+    told = {**scale, "wider": wider}
+    if wider is not None:
+        gain = Scale(**{**scale, "losses": {int(r): loss for r, loss in scale["losses"].items()}}).gain
+        told["sentence"] = (
+            f"Averages over {wider['rounds']} rounds of neighbours predict spots {gain:.1%} better than those over "
+            f"{scale['used']}: domains are found in both, the wider at {wider['weight']:.2f} of the others' variance."
+        )
+    return told
 
 
 def _components(features: "FeatureStore", rows: NDArray[np.int64]) -> NDArray[np.float32]:
