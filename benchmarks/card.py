@@ -58,6 +58,7 @@ def true_ari(given: Prepared, kind: str, z: NDArray[np.float32], config: "Run", 
 def case(name: str, seed: int, pair: str, work: Path) -> dict[str, Any]:
     """Return measures, verdict and truth of one pair."""
     from stscale.analysis.card import Sample, measure
+    from stscale.analysis.told import Surroundings
     from stscale.analysis.verdict import judge
     from stscale.config import Run
 
@@ -65,11 +66,12 @@ def case(name: str, seed: int, pair: str, work: Path) -> dict[str, Any]:
     given = prepared(name, work, config.preprocess)
     xy, group = given.features.xy(), given.features.slice()
     sample = Sample.draw(len(xy), seed=seed)
+    around = Surroundings(given.features.pca, given.graph.indptr, given.graph.indices)
     found, aris = [], []
     for kind in PAIRS[pair]:
         z = embedding(given, kind, config, work)
         n_components = config.domains.n_components
-        found.append(measure(z, xy, group, sample, k=given.tissue.k, n_components=n_components, seed=seed))
+        found.append(measure(z, xy, group, sample, around, k=given.tissue.k, n_components=n_components, seed=seed))
         aris.append(true_ari(given, kind, z, config, seed, work))
     verdict = judge(found[0], found[1]).verdict
     better = aris[0] - aris[1] > MARGIN
@@ -104,7 +106,7 @@ def summary(cases: list[dict[str, Any]]) -> dict[str, Any]:
             for b in (True, False)
         }
         rank = {}
-        for key in ("seeds", "halves", "gain", "chaos", "pas", "ilisi"):
+        for key in ("told", "seeds", "halves", "gain", "chaos", "pas", "ilisi"):
             known = [(c["measures"], g) for c, g in zip(rows, gaps, strict=True) if c["measures"][0][key] is not None]
             gaps_of = [m[0][key] - m[1][key] for m, _ in known]
             if len(known) > 2 and len(set(gaps_of)) > 1:

@@ -10,6 +10,7 @@ PAIR_TITLES = {
     "smooth": "smoothed PCA against the same PCA not smoothed",
 }
 MEASURES = {
+    "told": "told",
     "seeds": "seeds",
     "halves": "halves",
     "gain": "gain",
@@ -50,12 +51,12 @@ def _cases(cases: list[Results]) -> str:
         mine = [c for c in cases if (c["set"], c["pair"]) == (name, pair)]
         pairs = ["; ".join(f"{c['ari'][i]:.3f}" for c in mine) for i in (0, 1)]
         measured = []
-        for key in ("seeds", "halves", "gain", "pas"):
+        for key in ("told", "seeds", "halves", "pas"):
             medians = [statistics.median(c["measures"][i][key] for c in mine) for i in (0, 1)]
-            measured.append(" / ".join(f"{m:.2f}" if key != "pas" else f"{m:.3f}" for m in medians))
+            measured.append(" / ".join(f"{m:.2f}" if key in ("seeds", "halves") else f"{m:.3f}" for m in medians))
         verdicts = "; ".join(c["verdict"] + ("" if c["agrees"] else " (wrong)") for c in mine)
         rows.append([name, PAIR_TITLES[pair], *pairs, *measured, verdicts])
-    heads = ["set", "pair", "ARI, first", "ARI, second", "seeds", "halves", "gain", "PAS ↓", "verdict, each seed"]
+    heads = ["set", "pair", "ARI, first", "ARI, second", "told", "seeds", "halves", "PAS ↓", "verdict, each seed"]
     return table(heads, rows)
 
 

@@ -128,7 +128,7 @@ def _judged(card: dict[str, Any] | None) -> list[str]:
     """Return the label-free card in a line, its verdict in another, and what it advises if anything."""
     if card is None:
         return []
-    names = {"seeds": "seeds agree", "halves": "halves agree", "pas": "PAS", "ilisi": "iLISI"}
+    names = {"told": "neighbours tell", "seeds": "seeds agree", "pas": "PAS", "ilisi": "iLISI"}
     floor, parts = card["floor"] or {}, []
     for key, name in names.items():
         values = [f"{found[key]:.3f}" for found in (card["embedding"], floor) if found.get(key) is not None]

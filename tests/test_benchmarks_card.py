@@ -9,7 +9,7 @@ from stscale.analysis import fit_mixture
 
 def case(name: str, seed: int, aris: tuple[float, float], verdict: str, gain: float) -> dict:
     better = aris[0] - aris[1] > card.MARGIN
-    one = {"seeds": 0.5, "halves": 0.4, "gain": 1.0, "chaos": 0.1, "pas": 0.02, "ilisi": None}
+    one = {"told": 0.2, "seeds": 0.5, "halves": 0.4, "gain": 1.0, "chaos": 0.1, "pas": 0.02, "ilisi": None}
     return {
         "set": name,
         "seed": seed,

@@ -12,6 +12,7 @@ from test_pipeline import SMALL, TINY, stages, write_inputs
 
 from stscale import integrate
 from stscale.analysis.card import Sample, measure
+from stscale.analysis.told import Surroundings
 from stscale.graphs import load
 from stscale.rundir import read_manifest
 from stscale.slices.features import FeatureStore
@@ -44,10 +45,12 @@ def card(run: Path) -> dict:
 def test_the_card_holds_the_embedding_and_the_floor_on_the_same_spots(finished, tmp_path):
     found = card(finished)
     features = FeatureStore.open(finished / "features.zarr")
-    floor = np.array(pca_inputs(features, load(finished / "graph.npz"), tmp_path, smooth=2).array)
+    graph = load(finished / "graph.npz")
+    floor = np.array(pca_inputs(features, graph, tmp_path, smooth=2).array)
+    around = Surroundings(features.pca, graph.indptr, graph.indices)
     sample, given = Sample.draw(features.n, seed=0), {"k": 3, "n_components": 6, "seed": 0}
     for name, z in (("embedding", np.load(finished / "latents.npy")), ("floor", floor)):
-        expected = asdict(measure(z, features.xy(), features.slice(), sample, **given))
+        expected = asdict(measure(z, features.xy(), features.slice(), sample, around, **given))
         assert {key: found[name][key] for key in expected} == pytest.approx(expected)
         assert all(value is not None for value in expected.values())
     assert found["floor"]["rounds"] == 2
@@ -195,8 +198,8 @@ def test_the_command_line_says_it_and_how_sure_k_is(inputs, tmp_path, stscale_):
     curve = read_manifest(tmp_path / "run")["stages"]["domains"]["curve"]
     assert f"{curve['chosen']} domains (estimated; resampled tissue gives {curve['low']} to {curve['high']})" in said
     found = card(tmp_path / "run")
-    seeds = " / ".join(f"{found[part]['seeds']:.3f}" for part in ("embedding", "floor"))
-    assert f"without labels (this embedding / smoothed PCA): seeds agree {seeds}" in said
+    tell = " / ".join(f"{found[part]['told']:.3f}" for part in ("embedding", "floor"))
+    assert f"without labels (this embedding / smoothed PCA): neighbours tell {tell}" in said
     assert said.splitlines()[-1] == found["sentence"]
     page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
     assert f"resampled tissue gives {curve['low']} to {curve['high']}" in page

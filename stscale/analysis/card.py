@@ -17,6 +17,7 @@ from stscale.analysis.metrics import ari
 from stscale.analysis.metrics_mixing import LISI_NEIGHBORS, PERPLEXITY, ilisi
 from stscale.analysis.metrics_spatial import chaos, pas
 from stscale.analysis.mixture import RIDGE, TiedMixture, fit_mixture
+from stscale.analysis.told import Surroundings
 from stscale.errors import InputError
 from stscale.graphs.neighbors import search
 from stscale.memory import let_go
@@ -60,6 +61,9 @@ class Measures:
         one embedding and not embeddings.
     bic
         BIC of that mixture per spot; likewise.
+    told
+        Share of a spot's own variance that the mixture's domains of its neighbours tell (`Surroundings.told`), mean
+        over the seeds.
     gain
         Log-likelihood of a spot of either half under the mixture of the other half, less that under one Gaussian of
         the other half, nats; mean over the divisions. No linear change of the embedding changes it.
@@ -71,6 +75,7 @@ class Measures:
 
     seeds: float | None
     halves: float | None
+    told: float | None
     log_likelihood: float | None
     bic: float | None
     gain: float | None
@@ -124,6 +129,7 @@ def measure(
     xy: NDArray[np.floating],
     slice_: NDArray[np.integer],
     sample: Sample,
+    surroundings: Surroundings,
     *,
     k: int,
     n_components: int,
@@ -139,6 +145,8 @@ def measure(
         (n, 2|3) coordinates and (n,) slice numbers.
     sample
         Spots to compare on.
+    surroundings
+        Of the same tissue: its spots' own components, and which lie around them.
     k
         Number of domains.
     n_components
@@ -161,7 +169,15 @@ def measure(
     mixed = mixing(z[sample.mixing], np.asarray(slice_)[sample.mixing])
     if k < 2 or len(x) < FEWEST_PER_DOMAIN * k or len(np.unique(x, axis=0)) < 2 * k:
         return Measures(
-            seeds=None, halves=None, log_likelihood=None, bic=None, gain=None, chaos=None, pas=None, ilisi=mixed
+            seeds=None,
+            halves=None,
+            told=None,
+            log_likelihood=None,
+            bic=None,
+            gain=None,
+            chaos=None,
+            pas=None,
+            ilisi=mixed,
         )
     seeds = np.random.default_rng(seed).integers(0, 2**31 - 1, size=SEEDS + SPLITS)
     fits = [fit_mixture(x, k, starts=STARTS, polish=POLISHED, seed=int(s)) for s in seeds[:SEEDS]]
@@ -169,9 +185,12 @@ def measure(
     labels = [fit.predict(x) for fit in fits]
     halves, gain = _halves(x, sample.halves, k, seeds[SEEDS:].tolist())
     domains = _predicted(z, reduction, best)
+    around = reduction.apply(z[surroundings.rows])
+    told = [surroundings.told(fit.predict(around)) for fit in fits]
     return Measures(
         seeds=float(np.mean([ari(a, b) for a, b in combinations(labels, 2)])),
         halves=halves,
+        told=None if told[0] is None else float(np.mean([t for t in told if t is not None])),
         log_likelihood=best.loglik / len(x),
         bic=best.bic / len(x),
         gain=gain,

@@ -20,17 +20,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
+
+from stscale.analysis.windows import mean_around, windows
 
 TRIED = (1, 2, 3, 4, 6, 8, 12, 16)
 """Rounds of averaging that are compared."""
-
-WINDOW, WINDOWS = 16_384, 4
-"""Rows looked at together, in Hilbert order one piece of tissue each, and how many such pieces at most."""
 
 SIGNS, FEWEST_SIGNS, MOST_SIGNS = 2**20, 64, 1024
 """Random signs of all rows together, about; of one row at least and at most. Eight moved the gain by 0.004."""
@@ -121,8 +118,8 @@ def spatial_scale(
     rng = np.random.default_rng(seed)
     probes = int(np.clip(SIGNS // n, FEWEST_SIGNS, MOST_SIGNS))
     residual, trace, rows = np.zeros(len(tried)), np.zeros(len(tried)), 0
-    for lo, hi in _windows(n):
-        mean = _mean(indptr, indices, lo, hi)
+    for lo, hi in windows(n):
+        mean = mean_around(indptr, indices, lo, hi, itself=True)
         y = np.asarray(read(lo, hi), dtype=np.float64)
         signs = rng.choice([-1.0, 1.0], size=(hi - lo, probes))
         near, probe = y, signs
@@ -141,24 +138,3 @@ def spatial_scale(
         return Scale(used=used, losses=dict.fromkeys(tried, 1.0), rounds=tried[0])
     shares = {r: float(v / least) for r, v in zip(tried, loss, strict=True)}
     return Scale(used=used, losses=shares, rounds=tried[int(np.argmin(loss))])
-
-
-def _windows(n: int) -> list[tuple[int, int]]:
-    """Ranges of rows, evenly over all; everything where it fits."""
-    if n <= WINDOW * WINDOWS:
-        ends = np.linspace(0, n, -(-n // WINDOW) + 1).astype(int).tolist()
-        return list(pairwise(ends))
-    starts = np.linspace(0, n - WINDOW, WINDOWS).astype(int).tolist()
-    return [(lo, lo + WINDOW) for lo in starts]
-
-
-def _mean(indptr: NDArray[np.integer], indices: NDArray[np.integer], lo: int, hi: int) -> sparse.csr_matrix:
-    """Mean over each row from `lo` to `hi` and its neighbours among these, (hi − lo, hi − lo)."""
-    count = np.diff(indptr[lo : hi + 1])
-    column = np.asarray(indices[indptr[lo] : indptr[hi]])
-    row = np.repeat(np.arange(hi - lo), count)
-    inside = (column >= lo) & (column < hi)
-    own = np.arange(hi - lo)
-    rows, columns = np.concatenate([row[inside], own]), np.concatenate([column[inside] - lo, own])
-    joined = sparse.csr_matrix((np.ones(len(rows)), (rows, columns)), shape=(hi - lo, hi - lo))
-    return sparse.diags(1.0 / np.asarray(joined.sum(axis=1)).ravel()) @ joined

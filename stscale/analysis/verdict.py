@@ -5,14 +5,20 @@ from typing import Literal
 
 from stscale.analysis.card import Measures
 
-STEADIER = 0.05
-"""How much higher the mean of both agreements (over seeds, over halves) must be, in ARI."""
+MORE = 0.05
+"""By what share its domains must tell more of the spots around them (`told`)."""
 
-TELLS_LESS = 0.1
-"""How many nats less its halves may tell of each other: less is noise."""
+LEAST = 0.002
+"""What they must tell more at least, and at all: less is what chance tells."""
 
 ROUGHER = 0.15
-"""By what share the abnormal spots (PAS) may be more."""
+"""By what share the abnormal spots (PAS) may be more, then."""
+
+LESS = 0.02
+"""By what share domains may tell less where they are far smoother."""
+
+FAR_SMOOTHER = 0.5
+"""Abnormal spots of these, at most, in those of the floor."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,37 +40,27 @@ class Verdict:
 def judge(learned: Measures, floor: Measures) -> Verdict:
     """Say whether the learned embedding is better than the untrained one.
 
-    It is when its mixtures agree more, by `STEADIER` in the mean of `seeds` and `halves`; each half tells as much of
-    the other (`gain`, less `TELLS_LESS`); and its domains are hardly rougher in space: `pas` at most 1 + `ROUGHER`
-    times the floor's. Mixing (`ilisi`) has no say: training raises it, whether the domains become truer or not.
+    It is when its domains tell clearly more of the spots around them and are hardly rougher in space: `told` at least
+    1 + `MORE` times the floor's and `LEAST` above it, `pas` at most 1 + `ROUGHER` times. It also is when they tell as
+    much, less `LESS`, and are far smoother: `FAR_SMOOTHER`. Agreement of mixtures (`seeds`, `halves`) has no say: an
+    embedding can fall apart into the same wrong domains each time. Nor has mixing (`ilisi`): training raises it,
+    whether the domains become truer or not.
     """
-    ours, theirs = _steadiness(learned), _steadiness(floor)
-    if ours is None or theirs is None:
+    if learned.told is None or floor.told is None or learned.pas is None or floor.pas is None:
         return Verdict(verdict="unknown", sentence="There is too little to judge the embedding by without labels.")
-    reasons = []
-    if ours < theirs + STEADIER:
-        reasons.append(
-            f"other seeds and halves of the tissue agree on its domains {ours:.2f}, on the floor's {theirs:.2f}"
-        )
-    if (learned.gain or 0.0) < (floor.gain or 0.0) - TELLS_LESS:
-        reasons.append("they tell less of spots left out")
-    if (learned.pas or 0.0) > (1 + ROUGHER) * (floor.pas or 0.0):
-        reasons.append(f"they are rougher in space ({learned.pas:.3f} against {floor.pas:.3f} abnormal spots)")
-    if reasons:
-        return Verdict(
-            verdict="not better",
-            sentence="Smoothed PCA is as good here by what can be told without labels; --method smooth gives it in "
-            f"seconds ({'; '.join(reasons)}).",
-        )
-    return Verdict(
-        verdict="better",
-        sentence="The learned embedding is better than smoothed PCA by what can be told without labels (other seeds "
-        f"and halves of the tissue agree on its domains {ours:.2f}, on those of smoothed PCA {theirs:.2f}).",
+    numbers = (
+        f"domains around a spot tell {learned.told:.1%} of it, those of smoothed PCA {floor.told:.1%}; abnormal spots "
+        f"{learned.pas:.1%} and {floor.pas:.1%}"
     )
-
-
-def _steadiness(found: Measures) -> float | None:
-    """Mean of both agreements."""
-    if found.seeds is None or found.halves is None:
-        return None
-    return 0.5 * (found.seeds + found.halves)
+    enough = max((1 + MORE) * floor.told, max(floor.told, 0.0) + LEAST)
+    tells_more = learned.told >= enough and learned.pas <= (1 + ROUGHER) * floor.pas
+    as_much = max((1 - LESS) * floor.told, LEAST)
+    smoother = learned.told >= as_much and learned.pas <= FAR_SMOOTHER * floor.pas < floor.pas
+    if tells_more or smoother:
+        said = f"The learned embedding is better than smoothed PCA by what can be told without labels ({numbers})."
+        return Verdict(verdict="better", sentence=said)
+    said = (
+        "Smoothed PCA is as good here by what can be told without labels; --method smooth gives it in seconds "
+        f"({numbers})."
+    )
+    return Verdict(verdict="not better", sentence=said)

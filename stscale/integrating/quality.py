@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from stscale.slices.features import FeatureStore
 
 FILE = "quality.json"
-FORMAT = "stscale-quality-1"
+FORMAT = "stscale-quality-2"
 ROWS = 8192
 
 MEANINGS = {
@@ -23,6 +23,8 @@ MEANINGS = {
     "same spots; the embedding is not trained again",
     "halves": "adjusted Rand index between the mixtures of two random halves of the tissue's tiles, mean over several "
     "divisions",
+    "told": "share of the variance of single spots' components, in units of noise, that the domains of their "
+    "neighbours tell; mean over the seeds",
     "log_likelihood": "of a spot under the likeliest of those mixtures, nats; in the scale of its own embedding",
     "bic": "of that mixture per spot; in the scale of its own embedding",
     "gain": "log-likelihood of a left-out spot under the mixture less that under one Gaussian, nats",
@@ -59,11 +61,13 @@ def quality(
     """
     from stscale.analysis.card import SEEDS, SPLITS, STARTS, Sample, measure, mixing
     from stscale.analysis.metrics_spatial import chaos, pas
+    from stscale.analysis.told import Surroundings
     from stscale.analysis.verdict import judge
     from stscale.training.inputs import pca_inputs
 
     xy, group = features.xy(), features.slice()
     sample = Sample.draw(features.n, seed=config.seed)
+    around = Surroundings(features.pca, graph.indptr, graph.indices)
     k = _domains_of_a_fit(domains, group, per_slice=config.domains.per_slice)
     given = {"k": k, "n_components": config.domains.n_components, "seed": config.seed}
     found: dict[str, Any] = {
@@ -78,11 +82,11 @@ def quality(
             "pas": pas(xy, domains, group, rows=sample.coherence),
         },
     }
-    own = measure(latents, xy, group, sample, **given)
+    own = measure(latents, xy, group, sample, around, **given)
     found["embedding"] = asdict(own)
     if config.trains:
         smoothed = pca_inputs(features, graph, scratch, smooth=config.smooth.rounds)
-        floor = measure(smoothed.array, xy, group, sample, **given)
+        floor = measure(smoothed.array, xy, group, sample, around, **given)
         found["floor"] = {"rounds": config.smooth.rounds, **asdict(floor)}
         found |= asdict(judge(own, floor))
     else:

@@ -251,7 +251,7 @@ class Integration(Joining):
             path.unlink(missing_ok=True)
             self.run.forget("quality")
             return
-        now = options_digest([self.digest, "quality", asdict(self.config.smooth)])
+        now = options_digest([self.digest, "quality", quality.FORMAT, asdict(self.config.smooth)])
         if self.run.finished("quality", now, path):
             self.skip("quality")
             return

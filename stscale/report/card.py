@@ -8,6 +8,7 @@ from stscale.report.markup import details, paragraph, table
 
 FILE = "quality.json"
 NAMES = {
+    "told": ("Variance of a spot that its neighbours' domains tell ↑", 4),
     "seeds": ("Agreement of other seeds' mixtures, ARI ↑", 2),
     "halves": ("Agreement of two halves' mixtures, ARI ↑", 2),
     "gain": ("Gain over one Gaussian, nats per spot ↑", 2),

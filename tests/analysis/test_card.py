@@ -1,6 +1,6 @@
 """The label-free card: what it measures on tissue that is known, and the rule over two of them."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -10,8 +10,11 @@ from stscale.analysis.card import FIT_SPOTS, SPLITS, Measures, Sample, measure, 
 from stscale.analysis.estimate import estimate_k, resampled
 from stscale.analysis.metrics_spatial import chaos, pas
 from stscale.analysis.mixture import fit_mixture
-from stscale.analysis.verdict import ROUGHER, STEADIER, TELLS_LESS, judge
+from stscale.analysis.told import Surroundings
+from stscale.analysis.verdict import FAR_SMOOTHER, LEAST, LESS, MORE, ROUGHER, judge
+from stscale.config import Graph
 from stscale.errors import InputError
+from stscale.graphs import spatial_graph
 
 SIDE = 40
 
@@ -29,9 +32,15 @@ def tissue(apart: float, *, slices: int = 2, shift: float = 0.0, seed: int = 0):
     return z + shift * group[:, None], xy, group
 
 
+def around(z, xy, group) -> Surroundings:
+    """The spots themselves are what is told of."""
+    graph = spatial_graph(xy, np.searchsorted(group, np.arange(int(group[-1]) + 2)), Graph())
+    return Surroundings(lambda lo, hi: z[lo:hi], graph.indptr, graph.indices)
+
+
 def measured(apart: float, **changes) -> Measures:
     z, xy, group = tissue(apart, **changes)
-    return measure(z, xy, group, Sample.draw(len(z), seed=0), k=3, n_components=5, seed=0)
+    return measure(z, xy, group, Sample.draw(len(z), seed=0), around(z, xy, group), k=3, n_components=5, seed=0)
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +52,7 @@ def test_clear_domains_are_steady_and_tell_of_spots_left_out(clear):
     assert clear.seeds == pytest.approx(1.0)
     assert clear.halves == pytest.approx(1.0)
     assert clear.gain > 0.5
+    assert clear.told > 0.6
     assert clear.pas < 0.01
     assert clear.ilisi > 0.8
     assert clear.bic == pytest.approx(-2 * clear.log_likelihood, abs=0.2)
@@ -52,6 +62,7 @@ def test_noise_is_not(clear):
     noise = measured(0.0)
     assert noise.halves < 0.3 < clear.halves
     assert noise.gain < 0.02
+    assert noise.told < LEAST
     assert noise.pas > 0.2
 
 
@@ -63,26 +74,27 @@ def test_slices_that_lie_apart_do_not_mix(clear):
 def test_gain_does_not_see_the_scale_of_the_embedding(clear):
     z, xy, group = tissue(8.0)
     turned = z @ np.linalg.qr(np.random.default_rng(3).normal(size=(6, 6)))[0]
-    found = measure(100 * turned + 7, xy, group, Sample.draw(len(z), seed=0), k=3, n_components=0, seed=0)
-    plain = measure(z, xy, group, Sample.draw(len(z), seed=0), k=3, n_components=0, seed=0)
+    beside, given = around(z, xy, group), {"k": 3, "n_components": 0, "seed": 0}
+    found = measure(100 * turned + 7, xy, group, Sample.draw(len(z), seed=0), beside, **given)
+    plain = measure(z, xy, group, Sample.draw(len(z), seed=0), beside, **given)
+    assert found.told == pytest.approx(plain.told, abs=1e-9)
     assert found.gain == pytest.approx(plain.gain, abs=1e-6)
     assert found.log_likelihood == pytest.approx(plain.log_likelihood - 6 * np.log(100), abs=1e-3)
 
 
 @pytest.mark.parametrize(("spots", "k"), [(3, 2), (30, 2), (200, 1), (50, 3)])
 def test_one_domain_or_hardly_a_spot_is_not_judged(spots, k):
-    z, xy, _ = tissue(1.0)
-    found = measure(z[:spots], xy[:spots], np.zeros(spots), Sample.draw(spots, seed=0), k=k, n_components=0, seed=0)
-    assert found == Measures(
-        seeds=None, halves=None, log_likelihood=None, bic=None, gain=None, chaos=None, pas=None, ilisi=None
-    )
+    z, xy, group = (part[:spots] for part in tissue(1.0))
+    given = Sample.draw(spots, seed=0), around(z, xy, group)
+    found = measure(z, xy, group, *given, k=k, n_components=0, seed=0)
+    assert set(asdict(found).values()) == {None}
     assert judge(found, found).verdict == "unknown"
 
 
 def test_parts_of_other_lengths_are_refused():
     z, xy, group = tissue(1.0)
     with pytest.raises(InputError, match="3200 latents, 3199 coordinates"):
-        measure(z, xy[1:], group, Sample.draw(len(z), seed=0), k=3, n_components=0, seed=0)
+        measure(z, xy[1:], group, Sample.draw(len(z), seed=0), around(z, xy, group), k=3, n_components=0, seed=0)
 
 
 def test_large_tissue_is_sampled_in_whole_tiles():
@@ -128,27 +140,44 @@ def test_coherence_of_some_spots_is_their_mean():
         pas(xy, domains, group, rows=np.empty(0, np.int64))
 
 
-FLOOR = Measures(seeds=0.6, halves=0.5, log_likelihood=-1, bic=2, gain=1.0, chaos=0.1, pas=0.1, ilisi=0.2)
+FLOOR = Measures(seeds=0.6, halves=0.5, told=0.2, log_likelihood=-1, bic=2, gain=1.0, chaos=0.1, pas=0.1, ilisi=0.2)
+ENOUGH, AS_MUCH = 0.2 * (1 + MORE), 0.2 * (1 - LESS)
 
 
 @pytest.mark.parametrize(
-    ("changes", "verdict", "why"),
+    ("changes", "verdict"),
     [
-        ({}, "not better", "agree on its domains 0.55"),
-        ({"seeds": 0.6 + 2 * STEADIER + 1e-6, "gain": 1.1}, "better", "0.60"),
-        ({"seeds": 0.6 + 2 * STEADIER - 1e-6, "gain": 1.1}, "not better", "agree on its domains"),
-        ({"seeds": 0.9, "gain": 1.0 - TELLS_LESS - 1e-6}, "not better", "tell less of spots left out"),
-        ({"seeds": 0.9, "gain": 1.0 - TELLS_LESS + 1e-6}, "better", "0.70"),
-        ({"seeds": 0.9, "gain": 1.1, "pas": 0.1 * (1 + ROUGHER) + 1e-6}, "not better", "rougher in space"),
-        ({"seeds": 0.9, "gain": 1.1, "ilisi": 0.0}, "better", "0.70"),
-        ({"halves": None}, "unknown", "too little to judge"),
+        ({}, "not better"),
+        ({"told": ENOUGH + 1e-6}, "better"),
+        ({"told": ENOUGH - 1e-6}, "not better"),
+        ({"told": 0.4, "pas": 0.1 * (1 + ROUGHER) + 1e-6}, "not better"),
+        ({"told": AS_MUCH + 1e-6, "pas": 0.1 * FAR_SMOOTHER}, "better"),
+        ({"told": AS_MUCH - 1e-6, "pas": 0.0}, "not better"),
+        ({"told": AS_MUCH + 1e-6, "pas": 0.1 * FAR_SMOOTHER + 1e-6}, "not better"),
+        # steadier, likelier and better mixed, and nothing that says it is truer
+        ({"seeds": 1.0, "halves": 1.0, "gain": 3.0, "ilisi": 1.0}, "not better"),
+        ({"told": None}, "unknown"),
+        ({"pas": None}, "unknown"),
     ],
 )
-def test_the_rule(changes, verdict, why):
+def test_the_rule(changes, verdict):
     found = judge(replace(FLOOR, **changes), FLOOR)
     assert found.verdict == verdict
-    assert why in found.sentence
     assert ("--method smooth" in found.sentence) == (verdict == "not better")
+    assert ("tell" in found.sentence) == (verdict != "unknown")
+
+
+@pytest.mark.parametrize("floor", [-0.001, 0.0, 0.0005])
+def test_what_chance_tells_does_not_count(floor):
+    nothing = replace(FLOOR, told=floor)
+    assert judge(replace(nothing, told=floor + LEAST / 2), nothing).verdict == "not better"
+    assert judge(replace(nothing, told=LEAST / 2, pas=0.0), nothing).verdict == "not better"
+    assert judge(replace(nothing, told=0.01), nothing).verdict == "better"
+
+
+def test_no_abnormal_spot_is_not_far_smoother_than_none():
+    none = replace(FLOOR, pas=0.0)
+    assert judge(none, none).verdict == "not better"
 
 
 def test_mixing_needs_slices_and_spots():

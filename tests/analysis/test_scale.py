@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from stscale.analysis import scale
+from stscale.analysis import scale, windows
 from stscale.analysis.scale import TRIED, Scale, Wider, spatial_scale
 from stscale.config import Graph
 from stscale.graphs import spatial_graph
@@ -96,7 +96,7 @@ def test_windows_of_a_large_run_tell_what_all_spots_tell(monkeypatch) -> None:
     y = np.sin(xy[:, :1] / 4) + np.random.default_rng(3).standard_normal((6000, 3))
     whole = of(y, graph)
     reads = []
-    monkeypatch.setattr(scale, "WINDOW", 700)
+    monkeypatch.setattr(windows, "WINDOW", 700)
     part = spatial_scale(lambda lo, hi: reads.append((lo, hi)) or y[lo:hi], graph.indptr, graph.indices, used=2, seed=0)
     assert reads == [(0, 700), (1766, 2466), (3533, 4233), (5300, 6000)]
     np.testing.assert_allclose(list(part.losses.values()), list(whole.losses.values()), atol=0.05)
