@@ -1,7 +1,8 @@
 """Does the label-free verdict of a run agree with the labels? → results/card.json.
 
 Each case is a pair of embeddings of one set: the learned one against the floor, and, as a check that the rule can say
-yes, the floor against the same components without smoothing. Domains are those of whole runs (60 starts, true K).
+yes, and no, the floor against the same components without smoothing, and components smoothed far wider against the
+floor: true of mixed cells (`cells-`), false where spots show their domain. Domains are those of whole runs (60 starts, true K).
 """
 
 import argparse
@@ -18,13 +19,16 @@ from numpy.typing import NDArray
 
 from benchmarks.data import RESULTS, environment, read_results, say, slice_files, write_results
 from benchmarks.levers import learned
+from benchmarks.surroundings import CELLS, cells
 from benchmarks.tissues import Prepared, names, prepared
 from benchmarks.trial import floor_latents
 
 if TYPE_CHECKING:
     from stscale.config import Run
 
-PAIRS = {"learned": ("learned", "smooth"), "smooth": ("smooth", "components")}
+PAIRS = {"learned": ("learned", "smooth"), "smooth": ("smooth", "components"), "wide": ("wide", "smooth")}
+ROUNDS = {"components": 0, "smooth": 2, "wide": 8}
+"""Of averaging over neighbours, of what is not learned."""
 MARGIN = 0.02
 """ARI by which an embedding must be better to count as better."""
 
@@ -39,7 +43,7 @@ def embedding(given: Prepared, kind: str, config: "Run", work: Path) -> NDArray[
     """Return one embedding of a set, (n, d)."""
     if kind == "learned":
         return learned(given, config, work)[0]
-    return floor_latents(given, work, rounds=2 if kind == "smooth" else 0)
+    return floor_latents(given, work, rounds=ROUNDS[kind])
 
 
 def true_ari(given: Prepared, kind: str, z: NDArray[np.float32], config: "Run", seed: int, work: Path) -> float:
@@ -63,7 +67,7 @@ def case(name: str, seed: int, pair: str, work: Path) -> dict[str, Any]:
     from stscale.config import Run
 
     config = Run().replace({"domains": {"spatial": 0.0}, "run": {"seed": seed, "threads": 1}})
-    given = prepared(name, work, config.preprocess)
+    given = prepared(name, work, config.preprocess, given=cells(name, work) if name in CELLS else None)
     xy, group = given.features.xy(), given.features.slice()
     sample = Sample.draw(len(xy), seed=seed)
     around = Surroundings(given.features.pca, given.graph.indptr, given.graph.indices)
@@ -152,7 +156,8 @@ def main() -> None:
     from stscale.threads import set_threads
 
     parser = argparse.ArgumentParser(prog="python -m benchmarks.card", description=__doc__)
-    parser.add_argument("--sets", nargs="+", choices=names(), default=names(), metavar="SET")
+    sets = [*names(), *CELLS]
+    parser.add_argument("--sets", nargs="+", choices=sets, default=sets, metavar="SET")
     parser.add_argument("--pairs", nargs="+", choices=list(PAIRS), default=list(PAIRS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--cost", action="store_true", help="also time a whole run with its card")

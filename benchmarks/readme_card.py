@@ -8,6 +8,7 @@ from benchmarks.tables import Results, machine, table
 PAIR_TITLES = {
     "learned": "learned against smoothed PCA",
     "smooth": "smoothed PCA against the same PCA not smoothed",
+    "wide": "PCA smoothed over 8 rounds against over 2",
 }
 MEASURES = {
     "told": "told",
