@@ -2,7 +2,8 @@
 
 Each case is a pair of embeddings of one set: the learned one against the floor, and, as a check that the rule can say
 yes, and no, the floor against the same components without smoothing, and components smoothed far wider against the
-floor: true of mixed cells (`cells-`), false where spots show their domain. Domains are those of whole runs (60 starts, true K).
+floor, which is better for mixed cells (`cells-`) and worse where spots show their domain. Domains are those of whole
+runs (60 starts, true K).
 """
 
 import argparse
