@@ -50,17 +50,20 @@ class Surroundings:
     ) -> None:
         parts = windows(len(indptr) - 1)
         self.rows = np.concatenate([np.arange(lo, hi) for lo, hi in parts])
-        around = [mean_around(indptr, indices, lo, hi, itself=False) for lo, hi in parts]
-        self._around = sparse.csr_matrix(sparse.block_diag(around, format="csr"))
-        self._known = np.diff(self._around.indptr) > 0
-        values = np.concatenate([np.asarray(read(lo, hi), np.float64) for lo, hi in parts])
-        values -= values.mean(axis=0)
-        untold = (values - self._around @ values)[self._known]
-        if untold.size:
-            noise = untold.T @ untold / len(untold)
-            noise.flat[:: len(noise) + 1] += max(RIDGE * float(np.trace(noise)) / len(noise), 1e-300)
-            values = linalg.solve_triangular(np.linalg.cholesky(noise), values.T, lower=True).T
-        self._values = values
+        self._around = [mean_around(indptr, indices, lo, hi, itself=False) for lo, hi in parts]
+        values = [np.array(read(lo, hi), np.float64) for lo, hi in parts]
+        centre = np.sum([part.sum(axis=0) for part in values], axis=0) / len(self.rows)
+        noise, known = np.zeros((len(centre), len(centre))), 0
+        for part, around in zip(values, self._around, strict=True):
+            part -= centre
+            beside = np.diff(around.indptr) > 0
+            untold = (part - around @ part)[beside]
+            noise += untold.T @ untold
+            known += int(beside.sum())
+        noise /= max(known, 1)
+        noise.flat[:: len(noise) + 1] += max(RIDGE * float(np.trace(noise)) / max(len(noise), 1), 1e-300)
+        factor = np.linalg.cholesky(noise)
+        self._values = [linalg.solve_triangular(factor, part.T, lower=True).T for part in values]
 
     def told(self, domains: NDArray[np.integer]) -> float | None:
         """Return T of domains; None where no spot has a neighbour, or all spots are alike.
@@ -70,9 +73,21 @@ class Surroundings:
         domains
             (m,) of `rows`, from 0.
         """
-        own = sparse.csr_matrix((np.ones(len(domains)), (np.arange(len(domains)), domains)))
-        mean = (own.T @ self._values) / np.maximum(np.asarray(own.sum(axis=0)).ravel(), 1.0)[:, None]
-        known = self._values[self._known]
-        error = float(np.sum((known - (self._around @ own @ mean)[self._known]) ** 2))
-        total = float(np.sum((known - known.mean(axis=0)) ** 2)) if known.size else 0.0
-        return 1.0 - error / total if total > 0.0 else None
+        k, width = int(np.max(domains)) + 1, self._values[0].shape[1]
+        pieces = np.split(domains, np.cumsum([len(part) for part in self._values])[:-1])
+        own = [sparse.csr_matrix((np.ones(len(d)), (np.arange(len(d)), d)), shape=(len(d), k)) for d in pieces]
+        mass, sums = np.zeros(k), np.zeros((k, width))
+        for part, of in zip(self._values, own, strict=True):
+            mass += np.asarray(of.sum(axis=0)).ravel()
+            sums += of.T @ part
+        mean = sums / np.maximum(mass, 1.0)[:, None]
+        error, squares, whole, known = 0.0, 0.0, np.zeros(width), 0
+        for part, of, around in zip(self._values, own, self._around, strict=True):
+            beside = np.diff(around.indptr) > 0
+            seen = part[beside]
+            error += float(np.sum((seen - (around @ of @ mean)[beside]) ** 2))
+            squares += float(np.sum(seen**2))
+            whole += seen.sum(axis=0)
+            known += len(seen)
+        total = squares - float(np.sum(whole**2)) / max(known, 1)
+        return 1.0 - error / total if total > 1e-12 * squares else None

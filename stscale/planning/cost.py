@@ -272,9 +272,10 @@ def _write(size: Size, run: Run, machine: Machine) -> Cost:
 
 
 def _quality(size: Size, run: Run, machine: Machine) -> Cost:
-    # the floor's rows, smoothed, and mixtures of a sample
+    # the floor's rows, smoothed, mixtures of a sample, and windows of what domains tell of
     p = run.preprocess.n_pcs
     ram = machine.base + 280 * MIB + 0.9 * _mapped(size, p, p) + 150 * size.n + 32 * p * min(size.n, 16_384)
+    ram += 16 * p * min(size.n, 65_536)
     disk = 8 * size.n * p if run.trains else 0
     return Cost(stage="quality", ram=ram, vram=0, disk=disk, seconds=3 + 1e-5 * size.n)
 
