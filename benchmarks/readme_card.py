@@ -35,7 +35,8 @@ def card(results: Results) -> str:
         rows.append([PAIR_TITLES[pair], str(found["cases"]), f"{found['agree']} of {found['cases']}", *counts])
         rank = ", ".join(f"{MEASURES[m]} {v:+.2f}" for m, v in found["spearman_with_ari"].items() if v is not None)
         said.append(f"Spearman of a measure's difference with the ARI's, {PAIR_TITLES[pair]}: {rank}.")
-    parts += [table(heads, rows), *said, _cases(results["cases"])]
+    shown = "Trained embeddings, and others where the verdict is wrong:"
+    parts += [table(heads, rows), *said, shown, _cases(results["cases"])]
     if "cost" in results:
         cost = results["cost"]
         parts.append(
@@ -46,10 +47,12 @@ def card(results: Results) -> str:
 
 
 def _cases(cases: list[Results]) -> str:
-    """Return one row per set and pair, seeds together."""
+    """Return one row per set and pair, seeds together: all trained embeddings, and others where verdicts are wrong."""
     rows = []
     for name, pair in dict.fromkeys((c["set"], c["pair"]) for c in cases):
         mine = [c for c in cases if (c["set"], c["pair"]) == (name, pair)]
+        if pair != "learned" and all(c["agrees"] for c in mine):
+            continue
         pairs = ["; ".join(f"{c['ari'][i]:.3f}" for c in mine) for i in (0, 1)]
         measured = []
         for key in ("told", "seeds", "halves", "pas"):

@@ -12,8 +12,8 @@ PARTS = {
     "cortex": "dlpfc_br8100, each slice alone, K = 7",
     "alone": "The same before: components of log values, domains from latents alone, a mixture without moves",
     "joint": "dlpfc_br8100, four slices jointly, K = 7",
-    "sections": "her2st, labelled sections alone, components of log values, K = 6",
-    "ablations": "Ablations on two cortex slices, components of log values, domains from latents alone, seed 0",
+    "sections": "her2st, labelled sections alone, K = 6",
+    "ablations": "Ablations on two cortex slices, domains from latents alone, seed 0",
 }
 
 

@@ -48,6 +48,10 @@ def test_every_case_is_in_the_table() -> None:
     assert "| 2 of 4 | 1 | 1 | 1 | 1 |" in text
     assert "| a | learned against smoothed PCA | 0.600; 0.510 | 0.500; 0.500 |" in text
     assert "better; better (wrong)" in text
+    others = [{**CASES[2], "pair": "smooth"}, {**CASES[3], "pair": "wide"}]
+    text = readme_card.card({**results, "cases": others, "summary": card.summary(others)})
+    assert "| b | smoothed PCA" not in text
+    assert "| c | PCA smoothed over 8 rounds" in text
     assert "takes 2.0 s of one core, the rest of the run 40 s (5%)" in text
 
 
