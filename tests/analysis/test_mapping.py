@@ -51,6 +51,18 @@ def test_a_slice_out_of_reach_is_novel_and_every_reason_is_told() -> None:
     assert judge(bank, z[:1], bank.distance(z[:1]) * 0, 0.9).verdict == "mapped"  # one spot has no spread
 
 
+def test_a_slice_just_beside_all_that_was_trained_on_is_novel() -> None:
+    bank = Bank.build(*slices(), tile=TILE, seed=0)
+    z = slices(5)[0][:400]
+    at = np.quantile(bank.usual, [0.8, 0.9])  # none of them far outside
+    near, beside = (judge(bank, z, np.full(len(z), d), 0.9) for d in at)
+    assert near.verdict == "mapped"
+    assert beside.verdict == "novel"
+    assert beside.outside == near.outside == 0.0
+    assert len(beside.reasons) == 1
+    assert beside.reasons[0].startswith("half of its spots lie further")
+
+
 def test_held_out_tiles_are_not_in_the_bank_of_a_single_slice() -> None:
     n = 40 * TILE
     z = np.arange(n, dtype=np.float32)[:, None] * np.ones((1, 2), np.float32)
