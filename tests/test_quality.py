@@ -11,8 +11,9 @@ import pytest
 from test_pipeline import SMALL, TINY, stages, write_inputs
 
 from stscale import integrate
-from stscale.analysis.card import Sample, measure
+from stscale.analysis.card import Measures, Sample, measure
 from stscale.analysis.told import Surroundings
+from stscale.analysis.verdict import judge
 from stscale.graphs import load
 from stscale.rundir import read_manifest
 from stscale.slices.features import FeatureStore
@@ -57,7 +58,9 @@ def test_the_card_holds_the_embedding_and_the_floor_on_the_same_spots(finished, 
     assert found["components"]["ilisi"] is not None
     assert (found["method"], found["k"], found["spots"]) == ("spotscape", 3, 350)
     assert set(found["meanings"]) == {*found["embedding"], "scale"}
-    assert found["verdict"] in ("better", "not better")
+    said = judge(*(Measures(**{key: found[part][key] for key in expected}) for part in ("embedding", "floor")))
+    assert (found["verdict"], found["sentence"]) == (said.verdict, said.sentence)
+    assert found["embedding"]["told"] != found["floor"]["told"]  # the other way round would be another sentence
     assert read_manifest(finished)["stages"]["quality"]["verdict"] == found["verdict"]
     assert not (finished / "scratch").exists()
 
@@ -154,6 +157,14 @@ def test_it_is_made_anew_only_when_what_it_reads_changes(copy, inputs):
     (copy / "quality.json").unlink()
     done = stages(inputs, copy, CONFIG.replace({"domains": {"k": 2}}))
     assert {s for s, state in done.items() if state == "start"} == {"quality", "report"}
+
+
+def test_a_card_of_another_format_is_made_anew(copy, inputs, monkeypatch):
+    from stscale.integrating import quality
+
+    monkeypatch.setattr(quality, "FORMAT", "another")
+    assert {s for s, state in stages(inputs, copy, CONFIG).items() if state == "start"} == {"quality", "report"}
+    assert card(copy)["format"] == "another"
 
 
 def test_it_can_be_left_out(copy, inputs):

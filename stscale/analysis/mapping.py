@@ -40,7 +40,7 @@ NOVEL_SHARE = 0.25
 
 NOVEL_CONFIDENCE = 0.15
 """A slice whose median spot is of lower confidence is novel, however few of its spots lie far outside: cortex with gene
-names permuted has 0.02 to 0.08, with 5 % of its genes 0.33, whole 0.56 to 0.79."""
+names or places permuted has 0.02 to 0.08, with 5 % of its genes 0.33, whole 0.57 to 0.79."""
 
 NOVEL_PROFILE = 0.5
 """A slice whose mean profile correlates less with that of every training slice is novel."""

@@ -48,7 +48,8 @@ def card(found: dict[str, Any]) -> str:
         f"starts, {on['mixtures']:,} of {found['spots']:,} spots, drawn in whole tiles. Agreement is between "
         f"{how['seeds']} seeds of the mixture (the embedding is not trained again), and between the halves of "
         f"{how['divisions']} divisions of the tiles. Mixing is among {on['mixing']:,} spots. Likelihood and BIC are in "
-        "the scale of their own embedding: compare fits of one embedding by them, not embeddings."
+        "the scale of their own embedding: compare fits of one embedding by them, not embeddings. What neighbours' "
+        "domains tell is a share of the variance of single spots' principal components, in units of noise."
     )
     advice = found.get("scale", {}).get("sentence")
     return (

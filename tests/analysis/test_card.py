@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import multivariate_normal
 
+from stscale.analysis import windows
 from stscale.analysis.card import FIT_SPOTS, SPLITS, Measures, Sample, measure, mixing, one_gaussian
 from stscale.analysis.estimate import estimate_k, resampled
 from stscale.analysis.metrics_spatial import chaos, pas
@@ -64,6 +65,11 @@ def test_noise_is_not(clear):
     assert noise.gain < 0.02
     assert noise.told < LEAST
     assert noise.pas > 0.2
+
+
+def test_what_neighbours_tell_is_measured_on_the_windows_own_rows(clear, monkeypatch):
+    monkeypatch.setattr(windows, "WINDOW", 350)  # four of them are less than half of the spots
+    assert measured(8.0).told == pytest.approx(clear.told, abs=0.03)
 
 
 def test_slices_that_lie_apart_do_not_mix(clear):
