@@ -66,6 +66,8 @@ class Lever:
 _SILENT: dict[str, Any] = {"domains": {"spatial": 0.0}}
 _AVERAGE: dict[str, Any] = {"average": 0.4}
 _SPOTS: dict[str, Any] = {"axes": "spots"}
+_POISSON: dict[str, Any] = {"preprocess": {"gain": "poisson"}}
+_GENTLE: dict[str, Any] = {"w_scale": 0.3}
 _RECONSTRUCTION = {"w_telescope": 0.0, "w_scale": 0.0, "w_prototypes": 0.0}
 
 
@@ -114,6 +116,12 @@ LEVERS = {
         sees="floor",
         true_effects=True,
     ),
+    "poisson": Lever(title="default, genes at the height of Poisson counts", changes=_POISSON, wider=True),
+    "floor-poisson": Lever(
+        title="method smooth, genes at the height of Poisson counts", changes=_POISSON, sees="floor", wider=True
+    ),
+    "scale-0.3": Lever(title="default, scale matching at 0.3", changes={"spotscape": _GENTLE}, wider=True),
+    "learned-scale-0.3": Lever(title="learned, scale matching at 0.3", changes=_alone(_GENTLE), sees="learned"),
     "beside-1": Lever(
         title="default, smoothed PCA at the variance of the latents", changes={"domains": {"smoothed": 1.0}}
     ),

@@ -18,11 +18,11 @@ from stscale.errors import InputError
 from stscale.slices.collection import Collection
 from stscale.slices.feature_writer import ATTRS, FORMAT, FeatureWriter, read_csr
 from stscale.slices.pca import Gram
-from stscale.slices.preprocess import feature_rows, rank_collection, slice_gains
+from stscale.slices.preprocess import feature_rows, rank_collection, slice_capture
 from stscale.slices.store import _group, _stamp
 from stscale.slices.stream import collection_blocks, map_blocks
 from stscale.slices.surroundings import Surroundings
-from stscale.slices.transform import Transform, precision
+from stscale.slices.transform import Transform
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -291,22 +291,22 @@ def build_features(
     with atomic_path(out) as part:
         root = zarr.open_group(part, mode="w", zarr_format=3)
         transform = Transform.of(config, float(ranked.mean.sum()))
-        gain = slice_gains(collection, ranked.mean, config)[:, columns]
-        writer = FeatureWriter(root, collection, columns, transform, gain, lognormalized=config.lognormalized)
+        capture = slice_capture(collection, ranked.mean, config).columns(columns)
+        writer = FeatureWriter(root, collection, columns, transform, capture.gain, lognormalized=config.lognormalized)
         n = sum(store.n for store in collection.stores)
-        gram = Gram(collection.present[:, columns], _surroundings(config, n), every=max(1, n // SAMPLE))
+        gram = Gram(capture.weight, _surroundings(config, n), every=max(1, n // SAMPLE))
         places = [store.coordinates() for store in collection.stores]
         for rows in map_blocks(function, blocks, workers=workers, scheduler=scheduler):
             writer.append(rows)
             i = rows.block.slice
-            gram.add(i, transform.rows(rows.normalised, gain, i), places[i][rows.kept])
+            gram.add(i, transform.rows(rows.normalised, capture.gain, i), places[i][rows.kept])
         writer.close()
         components = gram.components(
             config.n_pcs,
             center=config.center,
             scale=config.scale_genes,
             coherence=config.coherence,
-            precision=precision(gain, collection.present[:, columns]),
+            precision=capture.precision,
             seed=seed,
         )
         squares = writer.write_components(components, workers=workers, scheduler=scheduler)

@@ -6,8 +6,9 @@ With row sums S_i and centres c_i of slice i (n_i rows), the centred Gram matrix
 
 so XᵀX and the sums are all that has to be kept: (g, g) + (s, g) float64, whatever the number of rows.
 A gene a slice lacks is filled with its centre there: centred it is 0, and sums over rows are of those that have both
-genes; divided by their share of the rows, (Σ_i n_i p_ij p_ik) / n with p whether slice i has a gene, they are the
-covariance of what is known, whose largest eigenvectors are the axes. Scores of such slices: `components`.
+genes. Slices may tell more of a gene than others: with weights p_ij ≥ 0 of gene j in slice i, 0 where it lacks it,
+values enter as √p_ij (x − c), and sums divided by (Σ_i n_i √(p_ij p_ik)) / n are the covariance of what is known, whose
+largest eigenvectors are the axes. Scores of such slices: `components`.
 
 Most of a spot's variance is counting noise, which all genes have, and so is much of its axes. Rows x_b may be averages
 of spots with those around them instead (`surroundings`), whose noise is a small share κ of a spot's; with U_i = Σ x_b
@@ -48,20 +49,29 @@ class Gram:
 
     Parameters
     ----------
-    present : (s, g) bool
-        Genes each slice has. Values of a gene in a slice that lacks it must not be stored.
+    weight : (s, g) bool or float64
+        p: how much each slice's squared values of a gene count; False or 0 where it lacks it. Such values must not be
+        stored.
     surroundings
         What averages the rows that XᵀX is of; None: it is of the rows themselves.
     every
         One of so many rows is kept, to tell how far spots vary along the axes.
     """
 
-    def __init__(self, present: NDArray[np.bool_], surroundings: Surroundings | None = None, *, every: int = 1) -> None:
-        s, g = present.shape
+    def __init__(
+        self,
+        weight: NDArray[np.bool_] | NDArray[np.float64],
+        surroundings: Surroundings | None = None,
+        *,
+        every: int = 1,
+    ) -> None:
+        s, g = weight.shape
         self._every = every
         self._kept: list[tuple[int, sparse.csr_matrix]] = []
-        self._present, self._surroundings = present, surroundings
-        self._n, self._sums = np.zeros(s), np.zeros((s, g))
+        self._present, self._surroundings = weight > 0, surroundings
+        self._root = np.sqrt(weight.astype(np.float64))
+        self._alike = bool((weight == 1).all())
+        self._n, self._sums = np.zeros(s), np.zeros((s, g))  # of values times the root of their weight
         self._squares = np.zeros(g)
         self._seen, self._totals, self._noise = np.zeros(s), np.zeros((s, g)), 0.0  # of averages
         self._gram = np.zeros((g, g), order="F")  # upper triangle; Fortran order is updated in place by BLAS
@@ -74,11 +84,14 @@ class Gram:
         m, g = rows.shape
         if m == 0:
             return
-        values = rows.data.astype(np.float64)
         first = -int(self._n.sum()) % self._every
         if first < m:
             self._kept.append((i, rows[first :: self._every]))
         self._n[i] += m
+        values = rows.data.astype(np.float64)
+        if not self._alike:
+            values *= self._root[i][rows.indices]
+            rows = sparse.csr_matrix((values, rows.indices, rows.indptr), shape=rows.shape)
         self._sums[i] += np.bincount(rows.indices, weights=values, minlength=g)
         self._squares += np.bincount(rows.indices, weights=values * values, minlength=g)
         if self._surroundings is None:
@@ -175,15 +188,16 @@ class Gram:
         notes = () if p == n_pcs else (f"n_pcs = {n_pcs} lowered to {p}: {n} spots, {g} genes",)
         mean, slice_mean = self._means()
         centre = np.where(self._present, mean, 0.0) if center == "all" else slice_mean
-        half = self._totals - 0.5 * self._seen[:, None] * centre
-        gram = dsyr2k(-1.0, half.T, centre.T, beta=1.0, c=self._gram, overwrite_c=1)
+        middle = self._root * centre
+        half = self._totals - 0.5 * self._seen[:, None] * middle
+        gram = dsyr2k(-1.0, half.T, middle.T, beta=1.0, c=self._gram, overwrite_c=1)
         del self._gram
-        level = np.sum((2.0 * self._sums - self._n[:, None] * centre) * centre, axis=0)
+        level = np.sum((2.0 * self._sums - self._n[:, None] * middle) * middle, axis=0)
         variance = np.maximum(self._squares - level, 0.0) / (n - taken)
-        if not self._present.all():
+        if not self._alike:
             # of two genes that no slice has both, nothing is known: 0 stays 0
-            variance /= np.maximum(self._n @ self._present / n, 1e-12)
-            gram /= np.maximum((self._present.T * self._seen) @ self._present / self._seen.sum(), 1e-12)
+            variance /= np.maximum(self._n @ self._root**2 / n, 1e-12)
+            gram /= np.maximum((self._root.T * self._seen) @ self._root / self._seen.sum(), 1e-12)
         inverse = self._inverse(variance, np.diag(gram) / degrees, scale=scale, coherence=coherence)
         gram *= inverse[:, None]
         gram *= inverse[None, :]
@@ -251,9 +265,9 @@ class Gram:
 
     def _means(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Mean of each gene over the slices that have it, and over each slice."""
-        counted = self._n @ self._present
-        mean = self._sums.sum(axis=0) / np.maximum(counted, 1.0)
-        return mean, self._sums / np.maximum(self._n, 1.0)[:, None]
+        sums = np.divide(self._sums, self._root, out=np.zeros_like(self._sums), where=self._present)
+        mean = sums.sum(axis=0) / np.maximum(self._n @ self._present, 1.0)
+        return mean, sums / np.maximum(self._n, 1.0)[:, None]
 
 
 def _largest(gram: NDArray[np.float64], p: int, seed: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -11,6 +11,7 @@ from scipy import sparse
 from stscale.compute import Scheduler
 from stscale.config import Preprocess
 from stscale.errors import InputError
+from stscale.slices.capture import Capture
 from stscale.slices.collection import Collection
 from stscale.slices.hvg import (
     GeneRanking,
@@ -22,7 +23,6 @@ from stscale.slices.hvg import (
 )
 from stscale.slices.moments import Moments
 from stscale.slices.stream import Block, reduce_blocks
-from stscale.slices.transform import gains
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -86,8 +86,8 @@ def slice_moments(collection: Collection, i: int) -> Moments:
     return Moments(n=int(np.count_nonzero(collection.stores[i].totals())), total=total, squares=squares)
 
 
-def slice_gains(collection: Collection, mean: NDArray[np.float64], config: Preprocess) -> NDArray[np.float64]:
-    """Return what the transformed values of each slice are multiplied by, (s, v); no look at the counts.
+def slice_capture(collection: Collection, mean: NDArray[np.float64], config: Preprocess) -> Capture:
+    """Return what the slices capture of each gene of the vocabulary; no look at the counts.
 
     Parameters
     ----------
@@ -96,12 +96,12 @@ def slice_gains(collection: Collection, mean: NDArray[np.float64], config: Prepr
     mean : (v,) float64
         Mean counts of a spot, of all slices that set the height.
     config
-        `gain`, `transform` and `lognormalized` are read: logarithms have no gain, all their factors are 1.
+        `gain`, `transform` and `lognormalized` are read: logarithms have no height, slices are alike.
     """
     if config.gain == "all" or config.transform == "log" or config.lognormalized:
-        return np.ones(collection.present.shape)
+        return Capture.alike(collection.present)
     totals = np.stack([slice_moments(collection, i).total for i in range(len(collection.stores))])
-    return gains(totals, mean, collection.present)
+    return Capture.measured(totals, mean, collection.present, kind=config.gain)
 
 
 def rank_collection(

@@ -22,10 +22,9 @@ from stscale.slices.components import Components, orthonormal
 from stscale.slices.feature_writer import FeatureWriter
 from stscale.slices.features import FeatureStore
 from stscale.slices.hvg import GeneRanking
-from stscale.slices.preprocess import Ranked, feature_rows, slice_gains
+from stscale.slices.preprocess import Ranked, feature_rows, slice_capture
 from stscale.slices.store import SliceStore
 from stscale.slices.stream import collection_blocks, map_blocks
-from stscale.slices.transform import precision
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -140,12 +139,14 @@ class Projection:
         )
         with atomic_path(out) as part:
             root = zarr.open_group(part, mode="w", zarr_format=3)
-            gain = slice_gains(collection, self.vocabulary_mean, c)[:, self.columns]
-            writer = FeatureWriter(root, collection, self.columns, self.transform, gain, lognormalized=c.lognormalized)
+            capture = slice_capture(collection, self.vocabulary_mean, c).columns(self.columns)
+            writer = FeatureWriter(
+                root, collection, self.columns, self.transform, capture.gain, lognormalized=c.lognormalized
+            )
             total, n = np.zeros(len(self.columns)), 0
             for rows in map_blocks(function, collection_blocks(collection, entries=c.block), workers=workers):
                 writer.append(rows)
-                values = self.transform.rows(rows.normalised, gain, 0)
+                values = self.transform.rows(rows.normalised, capture.gain, 0)
                 total += np.bincount(values.indices, weights=values.data, minlength=len(total))
                 n += values.shape[0]
             writer.close()
@@ -154,7 +155,7 @@ class Projection:
                     f"slice {store.name!r} has {n} spot with counts; the run was centred on each slice's own mean, "
                     "so at least 2 are needed"
                 )
-            writer.write_components(self._components(panel, gain, total / n), workers=workers)
+            writer.write_components(self._components(panel, capture.precision, total / n), workers=workers)
             writer.write_variance(self.variance)
             writer.describe(self._ranked(), notes=())
         return FeatureStore.open(out)
@@ -173,7 +174,7 @@ class Projection:
         on = np.sum(orthonormal(self.axes, self.inverse)[:, shared] ** 2, axis=1)
         return float(on @ self.variance / max(float(self.variance.sum()), 1e-300))
 
-    def _components(self, panel: Panel, gain: NDArray[np.float64], slice_mean: NDArray[np.float64]) -> Components:
+    def _components(self, panel: Panel, precision: NDArray[np.float64], slice_mean: NDArray[np.float64]) -> Components:
         """Return what maps the genes present to the full scores, around the slice's centre."""
         own = np.where(panel.shared, slice_mean, 0.0)[None]
         return Components(
@@ -184,7 +185,7 @@ class Projection:
             slice_mean=own,
             centre=own if self.config.center == "slice" else self.mean[None],
             inverse=self.inverse,
-            precision=precision(gain, panel.shared[None]),
+            precision=np.where(panel.shared, precision, 0.0),
             notes=(),
         )
 

@@ -9,9 +9,8 @@ The variance of √x + √(x + 1) hardly depends on the mean of x where c is Poi
 above the library (a thousand counts a spot, T = 10⁴) the logarithm hardly tells a count of 1 from one of 5, and genes
 with few counts lose what they say.
 
-A gene that is captured e times as well in one slice as in all has √e times the y there (for few counts a little more).
-`gains` takes that out: y is divided by the root of the slice's share of the gene over its share in all slices. What
-that does to the noise, scores make up for (`precision`, `stscale.slices.components`).
+A gene that a slice captures better than all do is higher there; a factor for each gene and slice takes that out
+(`stscale.slices.capture`).
 
 Source: Freeman and Tukey, Transformations related to the angular and the square root, Ann. Math. Statist. 21 (1950),
 607-611.
@@ -25,9 +24,6 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from stscale.config import Preprocess
-
-PRIOR = 500.0
-"""Counts of a gene in a slice that say as much about its capture as the belief that it is that of all slices."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,36 +85,3 @@ class Transform:
         y += x
         y -= 1
         return y
-
-
-def gains(totals: NDArray[np.float64], mean: NDArray[np.float64], present: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Return what the values of a gene in a slice are multiplied by.
-
-    Parameters
-    ----------
-    totals
-        (s, v) counts of each gene of the vocabulary in each slice.
-    mean
-        (v,) mean counts of a spot over the slices that have the gene.
-    present
-        (s, v) whether the slice has the gene.
-
-    Returns
-    -------
-    NDArray
-        (s, v) float64, r^-½ with r the counts over those expected of the slice's library, `PRIOR` counts added to both;
-        1 where a slice lacks the gene.
-    """
-    share = mean / max(float(mean.sum()), 1e-300)
-    library = totals.sum(axis=1) / np.maximum(present @ share, 1e-300)
-    expected = library[:, None] * share
-    return np.where(present, np.sqrt((expected + PRIOR) / (totals + PRIOR)), 1.0)
-
-
-def precision(gain: NDArray[np.float64], present: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Return what a slice tells of a gene in that of all slices, (s, g), from its gains (s, g): r, 0 where it lacks it.
-
-    A slice with r times the counts of a gene has r times the information: where counts are few, a relative change moves
-    y r times as far and its variance is r times as large; where they are many, √r times as far at the same variance.
-    """
-    return np.where(present, gain**-2.0, 0.0)

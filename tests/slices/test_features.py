@@ -9,7 +9,7 @@ from scipy import sparse
 from stscale.config import Ingest, Preprocess
 from stscale.errors import InputError
 from stscale.slices import Collection
-from stscale.slices import transform as transforms
+from stscale.slices.capture import PRIOR, moved
 from stscale.slices.features import FeatureStore, build_features
 from stscale.slices.ingest import ingest
 from stscale.slices.stream import Block, collection_blocks
@@ -113,7 +113,7 @@ def freeman_tukey(X, columns, *, gain=True):
     y = np.sqrt(x) + np.sqrt(x + 1) - 1
     if gain:
         share = rows.mean(axis=0) / rows.mean(axis=0).sum()
-        captured = [(dense.sum(axis=0) + transforms.PRIOR) / (dense.sum() * share + transforms.PRIOR) for dense in kept]
+        captured = [(dense.sum(axis=0) + 20) / (dense.sum() * share + 20) for dense in kept]
         y /= np.sqrt(np.repeat(captured, [len(dense) for dense in kept], axis=0))
     return y[:, columns]
 
@@ -148,7 +148,7 @@ def told(parts, precision, *, taken, p=6):
 def test_scores_equal_sklearn(tmp_path, center, scale, kind, gain, collection, monkeypatch):
     from sklearn.decomposition import PCA
 
-    monkeypatch.setattr(transforms, "PRIOR", 20.0)  # so that the few counts here say something
+    monkeypatch.setitem(PRIOR, "slice", 20.0)  # so that the few counts here say something
     X = matrices()
     store = build(tmp_path, collection, center=center, scale_genes=scale, transform=kind, gain=gain)
     columns = np.searchsorted(gene_names(90), store.genes())
@@ -175,6 +175,41 @@ def test_scores_equal_sklearn(tmp_path, center, scale, kind, gain, collection, m
     np.testing.assert_allclose(got * sign, expected, atol=1e-4 * np.abs(expected).max())
     assert store.pca_components().shape == (6, 40)
     np.testing.assert_allclose(store.pca_variance(), (expected**2).sum(axis=0) / (len(expected) - ddof), rtol=1e-5)
+
+
+@pytest.mark.parametrize("scale", [False, True])
+def test_poisson_heights_and_weights_reach_the_scores(tmp_path, scale, collection, monkeypatch):
+    monkeypatch.setitem(PRIOR, "poisson", 20.0)  # so that the few counts here say something
+    X = matrices()
+    store = build(tmp_path, collection, center="slice", scale_genes=scale, transform="sqrt", gain="poisson")
+    columns = np.searchsorted(gene_names(90), store.genes())
+    kept = [dense[dense.sum(axis=1) > 0].astype(np.float64) for dense in X]
+    mean = np.concatenate(kept).mean(axis=0)
+    captured = [(d.sum(axis=0) + 20) / (d.sum() * mean / mean.sum() + 20) for d in kept]
+    gain = np.array([moved(mean) / moved(mean * r) for r in captured])[:, columns]
+    np.testing.assert_allclose(store.gain(), gain, rtol=1e-6)
+    weight = np.array(captured)[:, columns]
+    bare = np.split(freeman_tukey(X, columns, gain=False), store.offsets()[1:-1])
+    parts = [part * factor - (part * factor).mean(axis=0) for part, factor in zip(bare, gain, strict=True)]
+    n = np.array([len(part) for part in parts])
+    told_of = (np.sqrt(weight).T * n) @ np.sqrt(weight) / n.sum()
+    rooted = np.concatenate([np.sqrt(w) * part for w, part in zip(weight, parts, strict=True)])
+    covariance = rooted.T @ rooted / told_of / (n.sum() - 3)
+    if scale:
+        deviation = np.sqrt(np.diag(covariance))
+        covariance /= np.outer(deviation, deviation)
+        parts = [part / deviation for part in parts]
+    axes = np.linalg.eigh(covariance)[1][:, ::-1][:, :6].T
+    noise = np.diag(store.pca_noise())
+    expected = np.concatenate(
+        [
+            part @ ((np.eye(6) + noise) @ np.linalg.inv(axes @ np.diag(w) @ axes.T + noise) @ axes @ np.diag(w)).T
+            for part, w in zip(parts, weight, strict=True)
+        ]
+    )
+    got = store.pca(0, store.n)
+    sign = np.sign((got * expected).sum(axis=0))
+    np.testing.assert_allclose(got * sign, expected, atol=1e-4 * np.abs(expected).max())
 
 
 def test_axes_of_surroundings_are_written_with_the_spread_of_spots(tmp_path, collection):

@@ -199,3 +199,37 @@ def test_rank_deficient_rows_have_no_negative_variance():
     got = fitted([dense], n_pcs=6)
     assert (got.variance >= 0).all()
     assert np.isfinite(all_scores(got, [dense])).all()
+
+
+@pytest.mark.parametrize("scale", [False, True])
+@pytest.mark.parametrize("center", ["all", "slice"])
+def test_weights_are_those_of_the_covariance(center, scale):
+    rng = np.random.default_rng(3)
+    rows = values(seed=4, sizes=(310, 70, 150))
+    weight = rng.gamma(1.0, 1.0, size=(3, 12))
+    weight[0, 4] = weight[2, 7] = 0.0
+    empty(rows, weight > 0)
+    got = fitted(rows, step=33, present=weight, center=center, scale=scale)
+    n = np.array([len(dense) for dense in rows])
+    means = np.array([dense.mean(axis=0, dtype=np.float64) for dense in rows])
+    overall = (n @ means) / (n @ (weight > 0))
+    sums, pairs = np.zeros((12, 12)), np.zeros((12, 12))
+    for dense, own, mean in zip(rows, weight, means, strict=True):
+        apart = np.sqrt(own) * (dense - (mean if center == "slice" else overall))
+        sums += apart.T @ apart
+        pairs += len(dense) * np.sqrt(np.outer(own, own))
+    covariance = sums / pairs * n.sum() / (n.sum() - (3 if center == "slice" else 1))
+    if scale:
+        deviation = np.sqrt(np.diag(covariance))
+        covariance /= np.outer(deviation, deviation)
+    values_, vectors = np.linalg.eigh(covariance)
+    np.testing.assert_allclose(got.variance, values_[::-1][:5], rtol=1e-9)
+    unit = got.axes / got.inverse
+    np.testing.assert_allclose(np.abs(unit @ vectors[:, ::-1][:, :5]), np.eye(5), atol=1e-6)
+    np.testing.assert_allclose(got.mean, overall, rtol=1e-6)
+    np.testing.assert_allclose(got.slice_mean, means, rtol=1e-6)
+
+
+def test_weights_of_one_change_nothing():
+    rows = values(seed=5)
+    np.testing.assert_array_equal(fitted(rows).axes, fitted(rows, present=np.ones((3, 12))).axes)

@@ -5,7 +5,7 @@ import pytest
 from scipy import sparse
 
 from stscale.config import Preprocess
-from stscale.slices.transform import PRIOR, Transform, gains, precision
+from stscale.slices.transform import Transform
 
 
 def test_is_freeman_and_tukeys_at_the_mean_library() -> None:
@@ -22,28 +22,6 @@ def test_is_freeman_and_tukeys_at_the_mean_library() -> None:
     np.testing.assert_allclose(each.toarray(), got.toarray() * gain[[1, 0]], rtol=1e-12)
     np.testing.assert_allclose(transform.rows(stored, gain, 1).toarray(), got.toarray() * gain[1], rtol=1e-12)
     assert Transform(kind="log").rows(stored, gain, 1) is stored  # a factor would not act on logarithms
-
-
-def test_gain_takes_out_what_one_slice_captures_more() -> None:
-    share = np.array([0.5, 0.3, 0.2])
-    library = np.array([1e8, 4e8])
-    captured = np.array([[1.0, 1.0, 1.0], [0.25, 2.0, 0.875]])  # the shares of slice 1 sum to 1 again: .125 + .6 + .175
-    captured[1] /= captured[1] @ share
-    totals = library[:, None] * share * captured
-    present = np.ones((2, 3), dtype=bool)
-    np.testing.assert_allclose(gains(totals, share * 7, present), captured**-0.5, rtol=1e-4)
-    np.testing.assert_allclose(precision(gains(totals, share * 7, present), present), captured, rtol=1e-4)
-    # few counts: hardly any
-    few = gains(np.array([[0.0, 0.0, 1.0]]), share, present[:1])
-    assert (np.abs(few - 1) < 0.5 / PRIOR).all()
-
-
-def test_genes_a_slice_lacks_do_not_count_for_the_others() -> None:
-    share = np.array([0.5, 0.3, 0.2])
-    present = np.array([[False, True, True]])
-    totals = np.where(present, 1e6 * share, 0.0)
-    np.testing.assert_allclose(gains(totals, share, present), 1.0, rtol=1e-9)
-    np.testing.assert_allclose(precision(gains(totals, share, present), present), [[0.0, 1.0, 1.0]], rtol=1e-9)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
