@@ -6,9 +6,17 @@ from typing import Any
 from benchmarks.lever_scores import NARROW, REFERENCE
 from benchmarks.levers import whole
 from benchmarks.tables import Results, table, targets
+from benchmarks.tissues import SHAPES
 
 KNOWN = "floor-true"
 UNTRAINED = "floor-narrow"
+CANDIDATES = {
+    "poisson": "default",
+    "scale-0.3": "default",
+    "floor-poisson": "floor-spatial",
+    "learned-scale-0.3": "learned",
+}
+"""Options that a slice alone does not see, and what each is compared with."""
 
 
 def levers(results: Results) -> str:
@@ -34,7 +42,10 @@ def levers(results: Results) -> str:
         parts.append(_across(sets, across))
     if KNOWN in found:
         parts.append(_known(sets))
-    some = [key for key in found if key not in (*everywhere, *across, KNOWN)]
+    candidates = {key: base for key, base in CANDIDATES.items() if key in found}
+    if candidates:
+        parts.append(_candidates(sets, candidates))
+    some = [key for key in found if key not in (*everywhere, *across, *candidates, KNOWN)]
     if some:
         parts.append(_some(sets, some))
     mixing = [
@@ -124,6 +135,33 @@ def _across(sets: dict[str, Any], keys: list[str]) -> str:
     named = _named(sets, keys)
     said = "Slices laid on each other and joined before the embedding, ARI on the sets of several slices:"
     return f"{said}\n\n{named}\n\n{table(['set', *heads], rows)}"
+
+
+def _candidates(sets: dict[str, Any], compared: dict[str, str]) -> str:
+    """Render options of several slices, each after what it is compared with, a row per kind of set."""
+    shown = [key for base in dict.fromkeys(compared.values()) for key in (base, *_of(compared, base))]
+    groups: dict[str, list[str]] = {}
+    for name, part in sets.items():
+        if all(key in part["levers"] for key in shown):
+            shape, _, strength = name.partition("-")
+            groups.setdefault(f"simulated, {strength}" if shape in SHAPES else name, []).append(name)
+    rows = []
+    for group, members in groups.items():
+        seeds = {name: _common(sets[name], shown) for name in members}
+        cells = [group if len(members) == 1 else f"{group} ({len(members)})"]
+        for key in shown:
+            means = [
+                statistics.fmean(_value(sets[name], key, measure, seeds[name]) for name in members)
+                for measure in ("ari", "boundary_accuracy", "ilisi")
+            ]
+            cells.append(" / ".join(f"{mean:.3f}" for mean in means))
+        rows.append(cells)
+    said = "Options of several slices, ARI / boundary CA / iLISI, mean over sets and seeds:"
+    return f"{said}\n\n{_named(sets, list(compared))}\n\n{table(['sets', *shown], rows)}"
+
+
+def _of(compared: dict[str, str], base: str) -> list[str]:
+    return [key for key, against in compared.items() if against == base]
 
 
 def _known(sets: dict[str, Any]) -> str:

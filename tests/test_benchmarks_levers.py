@@ -140,6 +140,29 @@ def test_levers_of_some_sets_have_a_table_of_their_own() -> None:
     assert "| plain | 0.500 / 0.250 |" in text
 
 
+def test_options_of_several_slices_are_shown_beside_what_they_are_compared_with() -> None:
+    def lever(title: str, *aris: float) -> dict[str, object]:
+        values = [{"seed": i, "ari": ari, "boundary_accuracy": ari / 2, "ilisi": 0.1} for i, ari in enumerate(aris)]
+        return {"title": title, "runs": values}
+
+    def held(*aris: float) -> dict[str, object]:
+        return {"levers": {"default": lever("all", *aris, 0.0), "poisson": lever("counts", *(a + 0.1 for a in aris))}}
+
+    sets = {
+        "layers-strong": held(0.5, 0.7),
+        "rare-strong": held(0.8),
+        "her2st": held(0.3),
+        "dlpfc-151673": {"levers": {"default": lever("all", 0.6)}},  # a slice alone
+    }
+    text = rendered({"sets": sets, "environment": {"date": "2026-01-01"}, "mean_rank": {}})
+    assert "- poisson: counts" in text
+    assert "| sets | default | poisson |" in text
+    # over the seeds that both have: (0.6 + 0.8) / 2
+    assert "| simulated, strong (2) | 0.700 / 0.350 / 0.100 | 0.800 / 0.400 / 0.100 |" in text
+    assert "| her2st | 0.300 / 0.150 / 0.100 | 0.400 / 0.200 / 0.100 |" in text
+    assert "Parts of it" not in text
+
+
 def test_joined_slices_have_a_table_and_targets_of_their_own() -> None:
     def lever(ari: float, **more: object) -> dict[str, object]:
         values = [{"seed": i, "ari": ari, "boundary_accuracy": 0.25, "ilisi": 0.5} for i in range(2)]

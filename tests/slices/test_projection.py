@@ -1,5 +1,7 @@
 """New slices on the genes and components of a run: equal where nothing is missing, close where genes are."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from made_slices import gene_names, write_slice
@@ -51,6 +53,22 @@ def test_a_slice_of_the_run_comes_out_as_it_is_there(run, tmp_path) -> None:
     assert np.array_equal(found.library(), features.library()[lo:hi])
     assert np.allclose(found.slice_mean()[0], features.slice_mean()[1])
     assert found.genes().tolist() == features.genes().tolist()
+
+
+def test_poisson_heights_of_a_slice_of_the_run_are_found_again(tmp_path) -> None:
+    config = replace(CONFIG, gain="poisson")
+    rare = [counts(1), np.random.default_rng(9).binomial(counts(2).astype(int), np.where(np.arange(G) % 2, 0.05, 0.4))]
+    made = [
+        write_slice(tmp_path / f"s{k}.zarr", values.astype(np.float32), gene_names(G), name=f"s{k}", seed=k)
+        for k, values in enumerate(rare)
+    ]
+    features = build_features(Collection.build(made), tmp_path / "features.zarr", config=config, seed=0)
+    _, found = project(features, made[1], tmp_path, config)
+    assert np.allclose(found.gain()[0], features.gain()[1])
+    lo, hi = features.offsets()[1:]
+    assert np.allclose(found.pca(0, found.n), features.pca(lo, hi), atol=1e-5)
+    odd = np.isin(features.genes(), gene_names(G)[1::2])
+    assert np.median(features.gain()[1, odd]) > 1.5 > 1.0 > np.median(features.gain()[1, ~odd])
 
 
 def test_the_common_mean_is_taken_where_the_run_took_it(run, tmp_path) -> None:
