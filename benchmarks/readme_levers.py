@@ -10,13 +10,11 @@ from benchmarks.tissues import SHAPES
 
 KNOWN = "floor-true"
 UNTRAINED = "floor-narrow"
-CANDIDATES = {
-    "poisson": "default",
-    "scale-0.3": "default",
-    "floor-poisson": "floor-spatial",
-    "learned-scale-0.3": "learned",
-}
-"""Options that a slice alone does not see, and what each is compared with."""
+CANDIDATES = (
+    {"poisson": "default", "floor-poisson": "floor-spatial"},
+    {"scale-0.3": "default", "learned-scale-0.3": "learned"},
+)
+"""Options that a slice alone does not see, and what each is compared with; a table for each."""
 
 
 def levers(results: Results) -> str:
@@ -42,10 +40,9 @@ def levers(results: Results) -> str:
         parts.append(_across(sets, across))
     if KNOWN in found:
         parts.append(_known(sets))
-    candidates = {key: base for key, base in CANDIDATES.items() if key in found}
-    if candidates:
-        parts.append(_candidates(sets, candidates))
-    some = [key for key in found if key not in (*everywhere, *across, *candidates, KNOWN)]
+    parts += [_candidates(sets, kind) for kind in CANDIDATES if all(key in found for key in kind)]
+    elsewhere = [key for kind in CANDIDATES for key in kind]
+    some = [key for key in found if key not in (*everywhere, *across, *elsewhere, KNOWN)]
     if some:
         parts.append(_some(sets, some))
     mixing = [
@@ -139,7 +136,7 @@ def _across(sets: dict[str, Any], keys: list[str]) -> str:
 
 def _candidates(sets: dict[str, Any], compared: dict[str, str]) -> str:
     """Render options of several slices, each after what it is compared with, a row per kind of set."""
-    shown = [key for base in dict.fromkeys(compared.values()) for key in (base, *_of(compared, base))]
+    shown = [shown for key, base in compared.items() for shown in (base, key)]
     groups: dict[str, list[str]] = {}
     for name, part in sets.items():
         if all(key in part["levers"] for key in shown):
@@ -156,12 +153,10 @@ def _candidates(sets: dict[str, Any], compared: dict[str, str]) -> str:
             ]
             cells.append(" / ".join(f"{mean:.3f}" for mean in means))
         rows.append(cells)
-    said = "Options of several slices, ARI / boundary CA / iLISI, mean over sets and seeds:"
+    seen = sorted({len(_common(sets[name], shown)) for members in groups.values() for name in members})
+    counted = f"{seen[0]}" if len(seen) == 1 else f"{seen[0]} to {seen[-1]}"
+    said = f"An option of several slices, ARI / boundary CA / iLISI, mean over sets and {counted} seeds:"
     return f"{said}\n\n{_named(sets, list(compared))}\n\n{table(['sets', *shown], rows)}"
-
-
-def _of(compared: dict[str, str], base: str) -> list[str]:
-    return [key for key, against in compared.items() if against == base]
 
 
 def _known(sets: dict[str, Any]) -> str:

@@ -146,19 +146,23 @@ def test_options_of_several_slices_are_shown_beside_what_they_are_compared_with(
         return {"title": title, "runs": values}
 
     def held(*aris: float) -> dict[str, object]:
-        return {"levers": {"default": lever("all", *aris, 0.0), "poisson": lever("counts", *(a + 0.1 for a in aris))}}
+        more = [ari + 0.1 for ari in aris]
+        compared = {"default": lever("all", *aris, 0.0), "floor-spatial": lever("floor", *aris)}
+        return {"levers": {**compared, "poisson": lever("counts", *more), "floor-poisson": lever("both", *more)}}
 
     sets = {
         "layers-strong": held(0.5, 0.7),
         "rare-strong": held(0.8),
         "her2st": held(0.3),
-        "dlpfc-151673": {"levers": {"default": lever("all", 0.6)}},  # a slice alone
+        "dlpfc-151673": {"levers": {"default": lever("all", 0.6), "floor-spatial": lever("floor", 0.6)}},  # alone
     }
     text = rendered({"sets": sets, "environment": {"date": "2026-01-01"}, "mean_rank": {}})
     assert "- poisson: counts" in text
-    assert "| sets | default | poisson |" in text
+    assert "| sets | default | poisson | floor-spatial | floor-poisson |" in text
+    assert "1 to 2 seeds" in text
     # over the seeds that both have: (0.6 + 0.8) / 2
-    assert "| simulated, strong (2) | 0.700 / 0.350 / 0.100 | 0.800 / 0.400 / 0.100 |" in text
+    both = "0.700 / 0.350 / 0.100 | 0.800 / 0.400 / 0.100"
+    assert f"| simulated, strong (2) | {both} | {both} |" in text
     assert "| her2st | 0.300 / 0.150 / 0.100 | 0.400 / 0.200 / 0.100 |" in text
     assert "Parts of it" not in text
 
