@@ -172,10 +172,15 @@ def test_asked_to_stop_in_training_it_ends_the_step_and_writes_a_checkpoint(inpu
 
 
 def test_asked_to_stop_before_anything_is_finished(inputs, tmp_path):
-    out = tmp_path / "run"
-    kill_when(inputs, out, in_stage("ingest"), signal.SIGTERM)
-    assert read_manifest(out)["stages"] == {}  # the folder is a run, which the same command takes up
-    assert list(out.rglob("*.part")) == []
+    for attempt in range(4):
+        out = tmp_path / f"run-{attempt}"
+        kill_when(inputs, out, in_stage("ingest"), signal.SIGTERM)
+        stages = read_manifest(out)["stages"]  # the folder is a run, which the same command takes up
+        assert list(out.rglob("*.part")) == []
+        if not stages:
+            break
+        assert list(stages) == ["ingest"]  # half a second long: on a busy machine the signal may come after it
+    assert stages == {}
 
 
 @pytest.mark.parametrize("stage", ["ingest", "features", "embed"])
