@@ -194,21 +194,20 @@ def prepared(
 @contextmanager
 def _given_effects(slices: "list[SliceStore]") -> Iterator[None]:
     """Let `captured` know what each slice of a simulation does to each gene."""
-    from stscale.slices import capture
+    from stscale.slices.capture import captured
 
-    measured = capture.captured
     effect = np.stack([store.var()["batch_log_effect"].to_numpy() for store in slices])
     effect = effect - effect.mean(axis=0)
 
     def true(
         totals: NDArray[np.float64], mean: NDArray[np.float64], present: NDArray[np.bool_], *, prior: float
     ) -> NDArray[np.float64]:
-        found, share = measured(totals, mean, present, prior=prior), mean / mean.sum()
+        found, share = captured(totals, mean, present, prior=prior), mean / mean.sum()
         # as high as the measured ones on the whole: a slice's library is known without them
         whole = (np.log(found) - effect) @ share
         return np.asarray(np.exp(whole[:, None] + effect))
 
-    with patch("stscale.slices.capture.captured", true):
+    with patch("stscale.slices.preprocess.captured", true):
         yield
 
 

@@ -63,30 +63,6 @@ class Capture:
         return cls(gain=np.ones(present.shape), precision=there, weight=there)
 
     @classmethod
-    def measured(
-        cls,
-        totals: NDArray[np.float64],
-        mean: NDArray[np.float64],
-        present: NDArray[np.bool_],
-        *,
-        kind: Literal["slice", "poisson"],
-    ) -> "Capture":
-        """Return what slices captured by their counts.
-
-        Parameters
-        ----------
-        totals
-            (s, v) counts of each gene of the vocabulary in each slice.
-        mean
-            (v,) mean counts of a spot over the slices that have the gene.
-        present
-            (s, v) whether the slice has the gene.
-        kind
-            How values follow the counts, see above.
-        """
-        return cls.of(captured(totals, mean, present, prior=PRIOR[kind]), mean, present, kind=kind)
-
-    @classmethod
     def of(
         cls,
         share: NDArray[np.float64],
@@ -95,7 +71,19 @@ class Capture:
         *,
         kind: Literal["slice", "poisson"],
     ) -> "Capture":
-        """Return what follows from the share r captured, (s, v); the others as in `measured`."""
+        """Return what follows from the shares captured.
+
+        Parameters
+        ----------
+        share
+            (s, v) r, see `captured`.
+        mean
+            (v,) mean counts of a spot over the slices that have the gene.
+        present
+            (s, v) whether the slice has the gene.
+        kind
+            How values follow the counts, see above.
+        """
         there = present.astype(np.float64)
         precision = np.where(present, share, 0.0)
         if kind == "slice":
@@ -111,9 +99,16 @@ class Capture:
 def captured(
     totals: NDArray[np.float64], mean: NDArray[np.float64], present: NDArray[np.bool_], *, prior: float
 ) -> NDArray[np.float64]:
-    """Return r (s, v), the counts over those expected of the slice's library, `prior` counts added to both.
+    """Return r (s, v), the counts over those expected of the slice's library; 1 where a slice lacks the gene.
 
-    1 where a slice lacks the gene. Parameters as in `Capture.measured`.
+    Parameters
+    ----------
+    totals
+        (s, v) counts of each gene of the vocabulary in each slice.
+    mean, present
+        As in `Capture.of`.
+    prior
+        Counts added to both, see `PRIOR`.
     """
     share = mean / max(float(mean.sum()), 1e-300)
     library = totals.sum(axis=1) / np.maximum(present @ share, 1e-300)

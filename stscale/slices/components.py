@@ -20,9 +20,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-ALIKE = 1e-9
-"""Precisions that far from 1 are rounding: of a slice alone, which captures what all do."""
-
 RIDGE = 1e-9
 """Added to the diagonal of V W Vᵀ + N: axes of genes that a slice lacks have nothing else where τ² is 0."""
 
@@ -90,7 +87,7 @@ class Components:
     def slice_axes(self, i: int) -> NDArray[np.float64]:
         """Return what maps centred rows of slice `i` to their scores, (p, g): `axes` where it captures all alike."""
         weight = self.precision[i]
-        if np.abs(weight - 1.0).max() < ALIKE:
+        if (weight == 1.0).all():
             return self.axes
         unit = orthonormal(self.axes, self.inverse)
         noise = np.diag(self.noise)

@@ -11,7 +11,7 @@ from scipy import sparse
 from stscale.compute import Scheduler
 from stscale.config import Preprocess
 from stscale.errors import InputError
-from stscale.slices.capture import Capture
+from stscale.slices.capture import PRIOR, Capture, captured
 from stscale.slices.collection import Collection
 from stscale.slices.hvg import (
     GeneRanking,
@@ -101,7 +101,8 @@ def slice_capture(collection: Collection, mean: NDArray[np.float64], config: Pre
     if config.gain == "all" or config.transform == "log" or config.lognormalized:
         return Capture.alike(collection.present)
     totals = np.stack([slice_moments(collection, i).total for i in range(len(collection.stores))])
-    return Capture.measured(totals, mean, collection.present, kind=config.gain)
+    share = captured(totals, mean, collection.present, prior=PRIOR[config.gain])
+    return Capture.of(share, mean, collection.present, kind=config.gain)
 
 
 def rank_collection(

@@ -118,14 +118,19 @@ def freeman_tukey(X, columns, *, gain=True):
     return y[:, columns]
 
 
-def told(parts, precision, *, taken, p=6):
+def told(parts, precision, *, taken, p=6, weight=None, scale=False):
     """Scores of centred rows, slice by slice, and noise: each row's ridge regression on the axes of all, one by one.
 
-    Values of a gene that a slice lacks (precision 0) are 0.
+    Values of a gene that a slice lacks (precision 0) are 0. Axes are of squares counted `weight` times.
     """
     X, has, n = np.concatenate(parts), precision > 0, sum(map(len, parts))
-    both = (has.T * [len(part) for part in parts]) @ has / n
-    covariance = X.T @ X / both / (n - taken)
+    root = np.sqrt(has if weight is None else weight)
+    both = (root.T * [len(part) for part in parts]) @ root / n
+    rooted = X * np.repeat(root, [len(part) for part in parts], axis=0)
+    covariance = rooted.T @ rooted / both / (n - taken)
+    if scale:
+        deviation = np.sqrt(np.diag(covariance))
+        parts, covariance = [part / deviation for part in parts], covariance / np.outer(deviation, deviation)
     axes = np.linalg.eigh(covariance)[1][:, ::-1][:, :p].T
 
     def scores(noise, precision):
@@ -191,22 +196,8 @@ def test_poisson_heights_and_weights_reach_the_scores(tmp_path, scale, collectio
     weight = np.array(captured)[:, columns]
     bare = np.split(freeman_tukey(X, columns, gain=False), store.offsets()[1:-1])
     parts = [part * factor - (part * factor).mean(axis=0) for part, factor in zip(bare, gain, strict=True)]
-    n = np.array([len(part) for part in parts])
-    told_of = (np.sqrt(weight).T * n) @ np.sqrt(weight) / n.sum()
-    rooted = np.concatenate([np.sqrt(w) * part for w, part in zip(weight, parts, strict=True)])
-    covariance = rooted.T @ rooted / told_of / (n.sum() - 3)
-    if scale:
-        deviation = np.sqrt(np.diag(covariance))
-        covariance /= np.outer(deviation, deviation)
-        parts = [part / deviation for part in parts]
-    axes = np.linalg.eigh(covariance)[1][:, ::-1][:, :6].T
-    noise = np.diag(store.pca_noise())
-    expected = np.concatenate(
-        [
-            part @ ((np.eye(6) + noise) @ np.linalg.inv(axes @ np.diag(w) @ axes.T + noise) @ axes @ np.diag(w)).T
-            for part, w in zip(parts, weight, strict=True)
-        ]
-    )
+    expected, noise = told(parts, weight, taken=3, weight=weight, scale=scale)
+    np.testing.assert_allclose(store.pca_noise(), noise, rtol=1e-5)
     got = store.pca(0, store.n)
     sign = np.sign((got * expected).sum(axis=0))
     np.testing.assert_allclose(got * sign, expected, atol=1e-4 * np.abs(expected).max())
