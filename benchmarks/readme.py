@@ -12,6 +12,7 @@ from benchmarks.child import REPOSITORY
 from benchmarks.data import RESULTS, read_results
 from benchmarks.readme_align import align
 from benchmarks.readme_card import card, k
+from benchmarks.readme_composition import composition
 from benchmarks.readme_downstream import downstream
 from benchmarks.readme_levers import levers, panels, surroundings
 from benchmarks.readme_methods import methods
@@ -125,6 +126,7 @@ SECTIONS: dict[str, Callable[[Results], str]] = {
     "levers": levers,
     "surroundings": surroundings,
     "panels": panels,
+    "composition": composition,
     "foundation": foundation,
     "telescope": telescope,
     "scale": scale,

@@ -56,7 +56,11 @@ class Preprocess(Section):
     coherence: float = option(
         0.25, "power of a gene's spatial autocorrelation in its weight (axes of surroundings); 0: all alike", low=0.0
     )
-    center: Literal["all", "slice"] = option("slice", "PCA around each slice's own mean, or around the common one")
+    center: Literal["kinds", "slice", "all"] = option(
+        "kinds",
+        "scores around each slice's own mean, moved to the kinds of tissue it shares with others where that is worth "
+        "it; always around its own mean; around the common one",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

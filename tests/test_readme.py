@@ -42,6 +42,7 @@ def test_missing_results_and_missing_markers(tmp_path: Path) -> None:
         "levers",
         "surroundings",
         "panels",
+        "composition",
         "foundation",
         "telescope",
         "scale",

@@ -39,7 +39,9 @@ class Loadings:
     ratio: NDArray[np.float64]
 
     @classmethod
-    def build(cls, features: "FeatureStore", columns: NDArray[np.int64], center: Literal["all", "slice"]) -> "Loadings":
+    def build(
+        cls, features: "FeatureStore", columns: NDArray[np.int64], center: Literal["kinds", "slice", "all"]
+    ) -> "Loadings":
         """Read them for the genes `columns` (k,) of a feature store.
 
         Parameters
@@ -66,9 +68,9 @@ class Loadings:
         varies = inverse > 0
         weights = np.where(varies, axes / np.where(varies, inverse, 1.0) ** 2, 0.0)
         mean = np.tile(features.pca_mean()[columns], (features.n_slices, 1))
-        if center == "slice":
+        if center != "all":
             mean = np.where(features.mask()[:, columns], features.slice_mean()[:, columns], mean)
-        return cls(weights=weights, centre=mean, ratio=ratio)
+        return cls(weights=weights, centre=mean - features.kinds().move @ weights, ratio=ratio)
 
     def expression(self, scores: NDArray[np.floating], slice_: int) -> NDArray[np.float32]:
         """Return log-normalised values (m, k) float32, at least 0, of scores (m, p) in a slice of the run."""

@@ -49,7 +49,7 @@ def find(run: Path, contents: Contents) -> Findings:
         return Findings(fitted=None, mixing=None, markers=None, card=read_card(run))
     seed = int(contents.option("run", "seed") or 0)
     # runs written before the option existed centred over all slices
-    per_slice = contents.option("preprocess", "center") == "slice"
+    per_slice = contents.option("preprocess", "center") in ("kinds", "slice")
     return Findings(
         fitted=fitted,
         mixing=measure_mixing(fitted, centred_per_slice=per_slice, seed=seed),

@@ -59,9 +59,10 @@ class Fitted:
     def uncorrected(self, rows: NDArray[np.integer], *, centred_per_slice: bool) -> NDArray[np.float32]:
         """Return the principal components of some spots before any correction, (m, p) float32, `rows` ascending.
 
-        Scores y = W (x − c_i) that were centred per slice get the shift of their slice back, W (c_i − c) with the means
-        c_i of what each slice captured (before `preprocess.gain`, whose effect on the spread is not put back) and their
-        common mean c; genes that a slice lacks stay at 0.
+        Scores y = W (x − c_i) + d_i that were centred per slice lose what moved the slice to its kinds, d_i, and get
+        the shift of their slice back, W (c_i − c) with the means c_i of what each slice captured (before
+        `preprocess.gain`, whose effect on the spread is not put back) and their common mean c; genes that a slice lacks
+        stay at 0.
         """
         f = self.features
         out = np.empty((len(rows), f.p), dtype=np.float32)
@@ -69,6 +70,7 @@ class Fitted:
             first, last = np.searchsorted(rows, (lo, lo + BLOCK))
             if last > first:
                 out[first:last] = f.pca(lo, min(lo + BLOCK, f.n))[rows[first:last] - lo]
+        out -= f.kinds().move[f.slice()[rows]].astype(np.float32)
         if centred_per_slice:
             mask, means = f.mask(), f.captured_mean()
             weight = mask * np.array(f.n_spots)[:, None]

@@ -84,6 +84,11 @@ class Components:
             out[own] = (rows if own.all() else rows[own]).astype(np.float64) @ axes.T - self.centre[i] @ axes.T
         return out
 
+    def apart(self) -> NDArray[np.float64]:
+        """Return where each slice's own mean lies around the common one, (s, p), as far as the genes it has tell."""
+        told = np.where(self.precision > 0, self.slice_mean - self.mean, 0.0)
+        return np.stack([row @ self.slice_axes(i).T for i, row in enumerate(told)])
+
     def slice_axes(self, i: int) -> NDArray[np.float64]:
         """Return what maps centred rows of slice `i` to their scores, (p, g): `axes` where it captures all alike."""
         weight = self.precision[i]

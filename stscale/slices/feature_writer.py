@@ -12,6 +12,7 @@ from stscale.compute import Scheduler
 from stscale.errors import InputError
 from stscale.slices.collection import Collection
 from stscale.slices.components import Components
+from stscale.slices.kinds import Kinds, averages
 from stscale.slices.preprocess import Ranked, Rows
 from stscale.slices.stream import ENTRIES, map_blocks
 from stscale.slices.transform import Transform
@@ -20,7 +21,7 @@ from stscale.slices.writer import _Stream
 if TYPE_CHECKING:
     import zarr
 
-FORMAT: Final = 4
+FORMAT: Final = 5
 """Version of the feature store; a store of another version is refused."""
 
 ATTRS: Final = "stscale_features"
@@ -31,7 +32,7 @@ LONG: Final = 1 << 16  # rows of the other arrays in a chunk
 
 
 class FeatureWriter:
-    """Write a feature store: `append` every block, `close`, `write_components`, `write_variance`, `describe`.
+    """Write a feature store: `append` blocks, `close`, `write_components`, `write_variance`, `write_kinds`, `describe`.
 
     Parameters
     ----------
@@ -125,7 +126,7 @@ class FeatureWriter:
         self._put("pca_noise", components.noise)
         n = len(self._which)
         scores = self._root.create_array("pca", shape=(n, self._p), chunks=(min(CHUNK, n), self._p), dtype=np.float32)
-        ranges = [(lo, min(lo + CHUNK, n)) for lo in range(0, n, CHUNK)]
+        ranges = self._ranges()
         function = partial(_scores, self._root, components, self._transform, self._gain, self._which, self._indptr)
         squares = np.zeros(self._p)
         for (lo, hi), block in zip(
@@ -138,6 +139,29 @@ class FeatureWriter:
     def write_variance(self, variance: NDArray[np.float64]) -> None:
         """Write the variance of spots along each axis, (p,)."""
         self._put("pca_variance", variance)
+
+    def averages(self) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """Average the scores over each spot and those around it, of some spots of every slice; see `averages`."""
+        offsets = np.concatenate([[0], np.cumsum(self._n_spots)])
+        return averages(self._scores, np.asarray(self._root["xy"][...]), offsets)  # type: ignore[index]
+
+    def write_kinds(self, kinds: Kinds) -> None:
+        """Write the kinds and how far slices were moved, and move their scores."""
+        self._put("kinds", kinds.centres)
+        self._put("kinds_gain", np.array([kinds.gain]))
+        self._put("move", kinds.move)
+        if not kinds.moved:
+            return
+        for lo, hi in self._ranges():
+            moved = self._scores(lo, hi) + kinds.move[self._which[lo:hi]]
+            self._root["pca"][lo:hi] = moved.astype(np.float32)  # type: ignore[index]
+
+    def _scores(self, lo: int, hi: int) -> NDArray[np.float32]:
+        return np.asarray(self._root["pca"][lo:hi])  # type: ignore[index]  # zarr types an item as array or group
+
+    def _ranges(self) -> list[tuple[int, int]]:
+        n = len(self._which)
+        return [(lo, min(lo + CHUNK, n)) for lo in range(0, n, CHUNK)]
 
     def describe(self, ranked: Ranked, *, notes: tuple[str, ...]) -> None:
         """Write the gene table and, last, the description that makes the folder a feature store."""

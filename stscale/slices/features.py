@@ -17,6 +17,7 @@ from stscale.config import Preprocess
 from stscale.errors import InputError
 from stscale.slices.collection import Collection
 from stscale.slices.feature_writer import ATTRS, FORMAT, FeatureWriter, read_csr
+from stscale.slices.kinds import Kinds, find_kinds
 from stscale.slices.pca import Gram
 from stscale.slices.preprocess import feature_rows, rank_collection, slice_capture
 from stscale.slices.store import _group, _stamp
@@ -168,7 +169,7 @@ class FeatureStore:
         return self._array("gain")
 
     def pca(self, lo: int, hi: int) -> NDArray[np.float32]:
-        """Principal component scores of the rows `lo` to `hi`, (hi - lo, p)."""
+        """Principal component scores of the rows `lo` to `hi`, (hi - lo, p), of slices as they were moved (`kinds`)."""
         self._check(lo, hi)
         return self._array("pca", lo, hi)
 
@@ -183,6 +184,11 @@ class FeatureStore:
     def slice_mean(self) -> NDArray[np.float64]:
         """Mean of each transformed gene (`transform`) in each slice, (s, g); 0 where it lacks the gene."""
         return self._array("slice_mean")
+
+    def kinds(self) -> Kinds:
+        """Kinds of tissue on the axes, and how far each slice was moved to them; see `stscale.slices.kinds`."""
+        gain = float(self._array("kinds_gain")[0])
+        return Kinds(centres=self._array("kinds"), move=self._array("move"), gain=gain)
 
     def captured_mean(self) -> NDArray[np.float64]:
         """Mean of each transformed gene in each slice before `gain`, (s, g): what the slice captured of it."""
@@ -303,7 +309,7 @@ def build_features(
         writer.close()
         components = gram.components(
             config.n_pcs,
-            center=config.center,
+            center="all" if config.center == "all" else "slice",
             scale=config.scale_genes,
             coherence=config.coherence,
             precision=capture.precision,
@@ -311,7 +317,11 @@ def build_features(
         )
         squares = writer.write_components(components, workers=workers, scheduler=scheduler)
         writer.write_variance(gram.spread(squares))
-        writer.describe(ranked, notes=ranked.notes + components.notes)
+        kinds = Kinds.none(len(places), len(components.axes))
+        if config.center == "kinds":
+            kinds = find_kinds(*writer.averages(), components.apart(), seed=seed)
+        writer.write_kinds(kinds)
+        writer.describe(ranked, notes=ranked.notes + components.notes + kinds.notes())
     return FeatureStore.open(out)
 
 

@@ -22,6 +22,7 @@ from stscale.slices.components import Components, orthonormal
 from stscale.slices.feature_writer import FeatureWriter
 from stscale.slices.features import FeatureStore
 from stscale.slices.hvg import GeneRanking
+from stscale.slices.kinds import Kinds, beside_kinds
 from stscale.slices.preprocess import Ranked, feature_rows, slice_capture
 from stscale.slices.store import SliceStore
 from stscale.slices.stream import collection_blocks, map_blocks
@@ -76,6 +77,7 @@ class Projection:
         self.inverse, self.noise = features.pca_inverse(), features.pca_noise()
         self.axes = features.pca_components().astype(np.float64)
         self.variance, self.mean = features.pca_variance(), features.pca_mean()
+        self.kinds = features.kinds()
 
     def panel(self, store: SliceStore) -> Panel:
         """Say what a slice shares with the run.
@@ -115,8 +117,8 @@ class Projection:
         Returns
         -------
         FeatureStore
-            Of one slice; scores are around its own mean where the run's are (`center = "slice"`), else around the
-            run's mean.
+            Of one slice; scores are around the run's mean where the run's are (`center = "all"`), else around its own;
+            with `center = "kinds"` moved to the run's kinds of tissue where these tell.
 
         Raises
         ------
@@ -150,14 +152,19 @@ class Projection:
                 total += np.bincount(values.indices, weights=values.data, minlength=len(total))
                 n += values.shape[0]
             writer.close()
-            if n < 2 and c.center == "slice":
+            if n < 2 and c.center != "all":
                 raise InputError(
                     f"slice {store.name!r} has {n} spot with counts; the run was centred on each slice's own mean, "
                     "so at least 2 are needed"
                 )
-            writer.write_components(self._components(panel, capture.precision, total / n), workers=workers)
+            components = self._components(panel, capture.precision, total / n)
+            writer.write_components(components, workers=workers)
             writer.write_variance(self.variance)
-            writer.describe(self._ranked(), notes=())
+            kinds = Kinds.none(1, len(self.axes))
+            if c.center == "kinds":
+                kinds = beside_kinds(writer.averages()[0], self.kinds, components.apart()[0])
+            writer.write_kinds(kinds)
+            writer.describe(self._ranked(), notes=kinds.notes())
         return FeatureStore.open(out)
 
     def _check(self, store: SliceStore) -> None:
@@ -183,7 +190,7 @@ class Projection:
             noise=self.noise,
             mean=self.mean,
             slice_mean=own,
-            centre=own if self.config.center == "slice" else self.mean[None],
+            centre=self.mean[None] if self.config.center == "all" else own,
             inverse=self.inverse,
             precision=np.where(panel.shared, precision, 0.0),
             notes=(),

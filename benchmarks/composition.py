@@ -1,0 +1,235 @@
+"""Slices that do not hold the same tissue: scores around means, or beside kinds → results/composition.json.
+
+Slices are cut along the depth of their layers (a quadratic of the places, fitted to the annotation, which nothing else
+here reads): in `halves` every other slice keeps the upper 62 %, the others the lower 62 %; in `two` the first slice
+keeps the upper 70 % and the last the lower 60 %. To cortex, effects of a slice on a gene are added by keeping each
+count with a probability of its own for every gene and slice.
+"""
+
+import argparse
+import statistics
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks import tissues
+from benchmarks.data import RESULTS, environment, read_results, say, write_results
+from benchmarks.levers import LEVERS, embedding
+from benchmarks.surroundings import measured
+from benchmarks.tissues import Prepared, Tissue, prepared
+from benchmarks.trial import scored
+
+if TYPE_CHECKING:
+    import anndata
+
+    from stscale.config import Run
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cut:
+    """A set of the protocol of which slices keep a part.
+
+    Attributes
+    ----------
+    of
+        The set.
+    way
+        `"halves"`, `"two"` or `"whole"`.
+    effect
+        Standard deviation of the natural-log effect of a slice on a gene that is added.
+    """
+
+    of: str
+    way: str
+    effect: float = 0.0
+
+
+CUTS = {
+    f"{of}-{way}" + (f"-{effect}" if effect else ""): Cut(of=of, way=way, effect=effect)
+    for of, way, effects in (
+        ("dlpfc", "halves", (0.0, 0.3, 0.7)),
+        ("dlpfc", "two", (0.0, 0.3, 0.7)),
+        ("dlpfc", "whole", (0.3, 0.7)),
+        ("layers-none", "halves", (0.0,)),
+        ("layers-strong", "halves", (0.0,)),
+        ("patches-none", "halves", (0.0,)),
+        ("patches-strong", "halves", (0.0,)),
+    )
+    for effect in effects
+}
+TRAINED = ("dlpfc-halves", "dlpfc-two")
+CENTERS = {
+    "kinds": "`kinds` (default)",
+    "slice": "`slice`",
+    "all": "`all`",
+}
+PARTS = {"halves": (0.62, 0.38), "two": (0.7, 0.4)}
+SHOWN = ("ari", "ilisi", "ceiling")
+NOTES = {
+    "cuts": "ARI of the domains of `--method smooth`, and of the default where `trained` is; K given",
+    "gain": "what moves take away of the variance within kinds of pieces left out; slices are moved from 0.01 on",
+    "whole": "the same of the sets as they are",
+    "mapped": "the last slice, or its lower 62 %, onto a run (`--method smooth`) of the others: ARI of its domains, "
+    "and accuracy when a domain stands for the annotation that most of its spots have in the run",
+}
+SEED = 7
+
+
+def cut(name: str, folder: Path) -> Tissue:
+    """Return a cut set, made under `folder` once."""
+    import anndata as ad
+
+    made = CUTS[name]
+    whole = tissues.tissue(made.of, folder)
+    files = [folder / "cut" / name / f"{Path(f).stem}.h5ad" for f in whole.files]
+    rng = np.random.default_rng(SEED)
+    for i, (source, file) in enumerate(zip(whole.files, files, strict=True)):
+        adata = _read(Path(source), ad)
+        counts = adata.X.tocsr()
+        if made.effect:
+            # the probabilities have their mode at e^-effect; what exceeds 1 is cut off
+            kept = np.minimum(np.exp(made.effect * (rng.standard_normal(adata.n_vars) - 1.0)), 1.0)
+            counts.data = rng.binomial(np.rint(counts.data).astype(int), kept[counts.indices]).astype(np.float32)
+            counts.eliminate_zeros()
+            adata.X = counts
+        if not file.exists():
+            file.parent.mkdir(parents=True, exist_ok=True)
+            adata[_kept(adata, made.way, i, len(files))].copy().write_h5ad(file)
+    return Tissue(name=name, files=tuple(map(str, files)), k=whole.k, unlabelled=whole.unlabelled)
+
+
+def _read(source: Path, ad: Any) -> "anndata.AnnData":
+    from stscale.slices import SliceStore, is_store
+
+    if not is_store(source):
+        return ad.read_h5ad(source)
+    store = SliceStore.open(source)
+    made = ad.AnnData(store.counts(0, store.n).astype(np.float32), obs=store.obs()[["domain"]])
+    made.var_names = store.genes()
+    made.obsm["spatial"] = store.coordinates()
+    return made
+
+
+def _kept(adata: "anndata.AnnData", way: str, i: int, slices: int) -> NDArray[np.bool_]:
+    """Say which spots of slice `i` stay."""
+    if way == "whole" or (way == "two" and 0 < i < slices - 1):
+        return np.ones(adata.n_obs, dtype=bool)
+    share = depth(adata)
+    upper, lower = PARTS[way]
+    first = i % 2 == 0 if way == "halves" else i == 0
+    return share < upper if first else share > lower
+
+
+def depth(adata: "anndata.AnnData") -> NDArray[np.float64]:
+    """Return the share of spots less deep in the layers, whose names are in the order of depth, (n,) in [0, 1)."""
+    from sklearn.linear_model import LinearRegression
+
+    labels = adata.obs["domain"].astype(str).to_numpy()
+    names = sorted(set(labels) - {"nan"})
+    x, y = np.asarray(adata.obsm["spatial"], dtype=np.float64).T[:2]
+    places = np.stack([x, y, x * x, y * y, x * y], axis=1)
+    there = labels != "nan"
+    fit = LinearRegression().fit(places[there], [names.index(label) for label in labels[there]])
+    return np.asarray(np.argsort(np.argsort(fit.predict(places), kind="stable")) / len(labels))
+
+
+def trained(given: Prepared, config: "Run", work: Path) -> dict[str, Any]:
+    """Return the scores of the default, clustered as a run does, the true K given."""
+    from stscale.analysis.domains import beside_neighbors, cluster
+
+    domains = config.replace({"domains": {"k": given.tissue.k}}).domains
+    z = embedding(given, LEVERS["default"], config, config.seed, work)[0]
+    fit = cluster(z, domains, seed=config.seed)
+    fit = beside_neighbors(fit, z, given.graph.indptr, given.graph.indices, strength=domains.spatial)
+    return scored(given, z, fit.labels)
+
+
+def mapped(part: bool, center: str, folder: Path, seed: int) -> dict[str, float]:
+    """Map the last cortex slice, or its lower part, onto a run of the others; return how its domains fit."""
+    import anndata as ad
+    import pandas as pd
+
+    from stscale import integrate, map_slices
+    from stscale.analysis.metrics import ari
+    from stscale.config import Run
+
+    *others, last = tissues.tissue("dlpfc", folder).files
+    adata = ad.read_h5ad(last)
+    made = folder / "mapped" / f"{center}-{seed}-{'part' if part else 'whole'}"
+    made.mkdir(parents=True, exist_ok=True)
+    file = made / f"{Path(last).stem}.h5ad"
+    (adata[depth(adata) > PARTS["halves"][1]].copy() if part else adata).write_h5ad(file)
+    config = Run().replace(
+        {"run": {"method": "smooth", "seed": seed, "threads": 1}, "preprocess": {"center": center}, "domains": {"k": 7}}
+    )
+    integrate(others, out=made / "run", config=config)
+    map_slices(made / "run", [file], out=made / "out", threads=1)
+    known = ad.read_zarr(made / "run" / "integrated.zarr").obs
+    found = ad.read_zarr(made / "out" / "mapped.zarr").obs
+    stands = pd.crosstab(
+        known["stscale_domain"].astype(str), known["domain"].astype(str).replace("nan", np.nan)
+    ).idxmax(axis=1)
+    truth = found["domain"].astype(str).to_numpy()
+    there = truth != "nan"
+    domain = found["stscale_domain"].astype(str)
+    said = domain.map(stands).to_numpy()
+    return {
+        "ari": ari(truth[there].astype(object), domain.to_numpy()[there]),
+        "accuracy": float(np.mean(said[there] == truth[there])),
+    }
+
+
+def main() -> None:
+    """Measure the sets asked for and merge them into the result file."""
+    from stscale.config import Preprocess, Run
+    from stscale.threads import set_threads
+
+    whole = [name for name in [*tissues.names(), "seqfish"] if not name.startswith("dlpfc-")]
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.composition", description=__doc__)
+    parser.add_argument("--sets", nargs="*", choices=CUTS, default=list(CUTS), metavar="SET")
+    parser.add_argument("--whole", nargs="*", choices=whole, default=whole, metavar="SET")
+    parser.add_argument("--map", action=argparse.BooleanOptionalAction, default=True, help="map a slice, too")
+    parser.add_argument("--train", action=argparse.BooleanOptionalAction, default=True, help="train, too")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--work", type=Path, required=True, help="features and graphs are kept here")
+    parser.add_argument("--out", type=Path, default=RESULTS / "composition.json", help="sets are merged into it")
+    given = parser.parse_args()
+    given.work.mkdir(parents=True, exist_ok=True)
+    set_threads(1)
+
+    def keep(kind: str, name: str, part: Any) -> None:
+        results = read_results(given.out)
+        results.setdefault(kind, {})[name] = part
+        write_results(given.out, results | {"centers": CENTERS, "notes": NOTES, "environment": environment(1)})
+        say(f"{kind} {name}: {part}")
+
+    configs = [Run().replace({"run": {"seed": seed, "threads": 1}}) for seed in given.seeds]
+    for name in given.sets:
+        own = cut(name, given.work)
+        part: dict[str, Any] = {"seeds": list(given.seeds), "k": own.k, "smooth": {}, "trained": {}}
+        for center in CENTERS:
+            found = prepared(name, given.work, Preprocess(center=center), given=own)
+            scores = [measured(found, config, given.work, mixing=True) for config in configs]
+            part["smooth"][center] = {key: [s[key] for s in scores] for key in SHOWN}
+            if center == "kinds":
+                part["gain"] = found.features.kinds().gain
+            if given.train and name in TRAINED and center != "all":
+                scores = [trained(found, config, given.work) for config in configs]
+                part["trained"][center] = {key: [s[key] for s in scores] for key in SHOWN}
+        keep("cuts", name, part)
+    for name in given.whole:
+        options = Preprocess(lognormalized=name == "seqfish")
+        keep("whole", name, prepared(name, given.work, options).features.kinds().gain)
+    for tag, cut_ in (("whole", False), ("part", True)) if given.map else ():
+        for center in ("kinds", "slice"):
+            scores = [mapped(cut_, center, given.work, seed) for seed in given.seeds]
+            keep("mapped", f"{tag}-{center}", {key: [s[key] for s in scores] for key in ("ari", "accuracy")})
+    means = {k: statistics.fmean(v["smooth"]["kinds"]["ari"]) for k, v in read_results(given.out)["cuts"].items()}
+    say(f"{means}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,43 @@
+"""Tables of slices that do not hold the same tissue."""
+
+import statistics
+from typing import Any
+
+from benchmarks.readme_align import spread
+from benchmarks.tables import Results, table
+
+WAYS = {"halves": "every other slice the upper, the others the lower 62 %", "two": "two of four cut", "whole": "whole"}
+
+
+def composition(results: Results) -> str:
+    """Render domains by what scores are around, the gains on sets as they are, and mapped slices."""
+    centers = results["centers"]
+    rows = []
+    for name, part in results["cuts"].items():
+        for kind, shown in (("smooth", "smooth"), ("trained", "default")):
+            if part[kind]:
+                rows.append([name, shown, f"{part['gain']:+.3f}", *_cells(part[kind], centers)])
+    heads = ["set", "method", "gain", *(f"ARI, {title}" for title in centers.values())]
+    heads += [f"iLISI, {title}" for title in centers.values()]
+    counts = sorted({len(part["seeds"]) for part in results["cuts"].values()})
+    said = f"Median (min–max) of {' or '.join(map(str, counts))} seeds, by `preprocess.center`; slices are moved where "
+    said += "the gain is over 0.01:"
+    whole = ", ".join(f"{name} {gain:+.3f}" for name, gain in results["whole"].items())
+    parts = [said, table(heads, rows), f"Gain on the sets as they are: {whole}.", _mapped(results)]
+    return "\n\n".join(parts)
+
+
+def _cells(found: dict[str, Any], centers: dict[str, str]) -> list[str]:
+    ari = [spread(found[c]["ari"], 3) if c in found else "" for c in centers]
+    return ari + [f"{statistics.median(found[c]['ilisi']):.3f}" if c in found else "" for c in centers]
+
+
+def _mapped(results: Results) -> str:
+    """Render what becomes of a slice that is mapped onto a run of the others."""
+    rows = []
+    for name, part in results["mapped"].items():
+        tag, _, center = name.partition("-")
+        what = "151676" if tag == "whole" else "the lower 62 % of it"
+        rows.append([what, results["centers"][center], spread(part["ari"], 3), spread(part["accuracy"], 3)])
+    heads = ["mapped onto 151673 to 151675", "`preprocess.center`", "ARI", "accuracy"]
+    return f"A slice mapped onto a run of the others (`--method smooth`):\n\n{table(heads, rows)}"
