@@ -2,8 +2,8 @@
 
 Slices are cut along the depth of their layers (a quadratic of the places, fitted to the annotation, which nothing else
 here reads): in `halves` every other slice keeps the upper 62 %, the others the lower 62 %; in `two` the first slice
-keeps the upper 70 % and the last the lower 60 %. To cortex, effects of a slice on a gene are added by keeping each
-count with a probability of its own for every gene and slice.
+keeps the upper 70 % and the last the lower 60 %; in `one` the first keeps the upper 62 %. To cortex, effects of a slice
+on a gene are added by keeping each count with a probability of its own for every gene and slice.
 """
 
 import argparse
@@ -37,7 +37,7 @@ class Cut:
     of
         The set.
     way
-        `"halves"`, `"two"` or `"whole"`.
+        `"halves"`, `"two"`, `"one"` or `"whole"`.
     effect
         Standard deviation of the natural-log effect of a slice on a gene that is added.
     """
@@ -52,6 +52,7 @@ CUTS = {
     for of, way, effects in (
         ("dlpfc", "halves", (0.0, 0.3, 0.7)),
         ("dlpfc", "two", (0.0, 0.3, 0.7)),
+        ("dlpfc", "one", (0.0,)),
         ("dlpfc", "whole", (0.3, 0.7)),
         ("layers-none", "halves", (0.0,)),
         ("layers-strong", "halves", (0.0,)),
@@ -66,11 +67,12 @@ CENTERS = {
     "slice": "`slice`",
     "all": "`all`",
 }
-PARTS = {"halves": (0.62, 0.38), "two": (0.7, 0.4)}
+PARTS = {"halves": (0.62, 0.38), "two": (0.7, 0.4), "one": (0.62, 0.0)}
 SHOWN = ("ari", "ilisi", "ceiling")
 NOTES = {
     "cuts": "ARI of the domains of `--method smooth`, and of the default where `trained` is; K given",
-    "gain": "what moves take away of the variance within kinds of pieces left out; slices are moved from 0.01 on",
+    "gain": "what moves take away of the variance within kinds of pieces left out, and of one slice at most; slices "
+    "are moved where one is over 0.01 or the other over 0.15",
     "whole": "the same of the sets as they are",
     "mapped": "the last slice, or its lower 62 %, onto a run (`--method smooth`) of the others: ARI of its domains, "
     "and accuracy when a domain stands for the annotation that most of its spots have in the run",
@@ -115,12 +117,15 @@ def _read(source: Path, ad: Any) -> "anndata.AnnData":
 
 def _kept(adata: "anndata.AnnData", way: str, i: int, slices: int) -> NDArray[np.bool_]:
     """Say which spots of slice `i` stay."""
-    if way == "whole" or (way == "two" and 0 < i < slices - 1):
+    if way == "halves":
+        upper = i % 2 == 0
+    elif way == "whole" or 0 < i < slices - (way == "two"):
         return np.ones(adata.n_obs, dtype=bool)
+    else:
+        upper = i == 0
+    first, last = PARTS[way]
     share = depth(adata)
-    upper, lower = PARTS[way]
-    first = i % 2 == 0 if way == "halves" else i == 0
-    return share < upper if first else share > lower
+    return share < first if upper else share > last
 
 
 def depth(adata: "anndata.AnnData") -> NDArray[np.float64]:
@@ -182,6 +187,11 @@ def mapped(part: bool, center: str, folder: Path, seed: int) -> dict[str, float]
     }
 
 
+def _gain(found: Prepared) -> dict[str, Any]:
+    kinds = found.features.kinds()
+    return {"gain": kinds.gain, "own": float(kinds.own.max()), "moved": kinds.moved}
+
+
 def main() -> None:
     """Measure the sets asked for and merge them into the result file."""
     from stscale.config import Preprocess, Run
@@ -215,14 +225,14 @@ def main() -> None:
             scores = [measured(found, config, given.work, mixing=True) for config in configs]
             part["smooth"][center] = {key: [s[key] for s in scores] for key in SHOWN}
             if center == "kinds":
-                part["gain"] = found.features.kinds().gain
+                part |= _gain(found)
             if given.train and name in TRAINED and center != "all":
                 scores = [trained(found, config, given.work) for config in configs]
                 part["trained"][center] = {key: [s[key] for s in scores] for key in SHOWN}
         keep("cuts", name, part)
     for name in given.whole:
         options = Preprocess(lognormalized=name == "seqfish")
-        keep("whole", name, prepared(name, given.work, options).features.kinds().gain)
+        keep("whole", name, _gain(prepared(name, given.work, options)))
     for tag, cut_ in (("whole", False), ("part", True)) if given.map else ():
         for center in ("kinds", "slice"):
             scores = [mapped(cut_, center, given.work, seed) for seed in given.seeds]

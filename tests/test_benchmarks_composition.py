@@ -46,10 +46,13 @@ def test_effects_thin_counts_gene_by_gene(tmp_path, monkeypatch) -> None:
     assert abs(np.corrcoef(rates)[np.triu_indices(4, 1)]).max() < 0.35
 
 
-def test_two_of_four_are_cut(tmp_path, monkeypatch) -> None:
+def test_some_of_four_are_cut(tmp_path, monkeypatch) -> None:
     monkeypatch.setitem(composition.CUTS, "some", composition.Cut(of="layers-none", way="two"))
-    found = [len(labels(file)[0]) for file in composition.cut("some", tmp_path).files]
-    assert found == [140, 200, 200, 119]
+    monkeypatch.setitem(composition.CUTS, "first", composition.Cut(of="layers-none", way="one"))
+    found = {
+        name: [len(labels(file)[0]) for file in composition.cut(name, tmp_path).files] for name in ("some", "first")
+    }
+    assert found == {"some": [140, 200, 200, 119], "first": [124, 200, 200, 200]}
 
 
 def test_a_set_is_measured_and_shown(tmp_path, monkeypatch) -> None:
@@ -61,7 +64,8 @@ def test_a_set_is_measured_and_shown(tmp_path, monkeypatch) -> None:
     assert set(part["smooth"]) == set(composition.CENTERS)
     assert all(0 < v["ari"][0] <= 1 for v in part["smooth"].values())
     assert part["trained"] == {}
-    assert found["whole"]["rare-none"] < 0.01
+    assert found["whole"]["rare-none"]["gain"] < 0.01
+    assert found["whole"]["rare-none"]["moved"] is False
     found["mapped"] = {"part-kinds": {"ari": [0.5, 0.6], "accuracy": [0.7, 0.8]}}
     text = shown(found)
     assert "| layers-none-halves | smooth |" in text

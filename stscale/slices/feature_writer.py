@@ -148,7 +148,7 @@ class FeatureWriter:
     def write_kinds(self, kinds: Kinds) -> None:
         """Write the kinds and how far slices were moved, and move their scores."""
         self._put("kinds", kinds.centres)
-        self._put("kinds_gain", np.array([kinds.gain]))
+        self._put("kinds_gain", np.append(kinds.gain, kinds.own))
         self._put("move", kinds.move)
         if not kinds.moved:
             return

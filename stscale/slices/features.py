@@ -187,8 +187,8 @@ class FeatureStore:
 
     def kinds(self) -> Kinds:
         """Kinds of tissue on the axes, and how far each slice was moved to them; see `stscale.slices.kinds`."""
-        gain = float(self._array("kinds_gain")[0])
-        return Kinds(centres=self._array("kinds"), move=self._array("move"), gain=gain)
+        gain = self._array("kinds_gain")
+        return Kinds(centres=self._array("kinds"), move=self._array("move"), gain=float(gain[0]), own=gain[1:])
 
     def captured_mean(self) -> NDArray[np.float64]:
         """Mean of each transformed gene in each slice before `gain`, (s, g): what the slice captured of it."""

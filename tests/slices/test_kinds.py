@@ -10,6 +10,7 @@ from stscale.config import Preprocess
 from stscale.slices import Collection, build_features, kinds
 from stscale.slices.kinds import beside_kinds, find_kinds
 from stscale.slices.projection import Projection
+from stscale.slices.shared_kinds import nearest, step
 
 P = 5
 LAYERS = np.random.default_rng(3).normal(size=(8, P)) * 3.0
@@ -57,7 +58,7 @@ def test_slices_of_unequal_tissue_are_moved_to_what_they_share(effect) -> None:
     found = find_kinds(rows, group, apart, seed=0)
     assert found.moved
     assert kinds.GAIN < found.gain < 1
-    assert found.centres.shape == (kinds.STEPS[-1], P)
+    assert found.centres.shape == (kinds.KEEP.steps[-1], P)
     own, moved = (off(rows + d[group], group, layer, (3, 4)) for d in (np.zeros((3, P)), found.move))
     assert own > 1.0
     assert moved < 0.15
@@ -65,6 +66,17 @@ def test_slices_of_unequal_tissue_are_moved_to_what_they_share(effect) -> None:
     assert np.allclose((rows + found.move[group]).mean(axis=0), 0.0, atol=1e-9)
     assert len(found.notes()) == 1
     assert f"{100 * found.gain:.1f} %" in found.notes()[0]
+
+
+def test_one_slice_among_many_is_found() -> None:
+    rows, group, layer, apart = slices(((0, 5, 400), *[(0, 8, 400)] * 11), effect=0.5, noise=0.4)
+    found = find_kinds(rows, group, apart, seed=0)
+    assert found.moved
+    assert found.own.argmax() == 0
+    assert found.own[0] > kinds.OWN > found.own[1:].max()
+    own, moved = (off(rows + d[group], group, layer, range(5)) for d in (np.zeros((12, P)), found.move))
+    assert moved < 0.5 * own
+    assert f"{100 * found.own[0]:.0f} %" in found.notes()[0]
 
 
 @pytest.mark.parametrize("effect", [0.0, 0.5, 3.0])
@@ -75,12 +87,12 @@ def test_slices_of_the_same_tissue_keep_their_means(effect) -> None:
     assert not found.move.any()
     assert not found.moved
     assert found.notes() == ()
-    assert len(found.centres) == kinds.STEPS[-1]
+    assert len(found.centres) == kinds.KEEP.steps[-1]
 
 
 def test_slices_that_share_no_kind_of_tissue_stay_where_they_are_around_the_common_mean() -> None:
     rows, group, _, apart = slices(((0, 3, 500), (5, 8, 500)), effect=0.0, noise=0.2)
-    fit = kinds._search(rows, group, apart, 0, move=True)
+    fit = kinds.KEEP.moved(rows, group, apart, 0)
     assert np.allclose(fit.move, apart, atol=1e-6)
 
 
@@ -93,8 +105,7 @@ def test_the_step_is_that_of_least_squares() -> None:
     count, total = np.zeros((s, k)), np.zeros((s, k, P))
     np.add.at(count, (group, label), 1.0)
     np.add.at(total, (group, label), rows)
-    mean = total.sum(axis=0) / count.sum(axis=0)[:, None]
-    found = kinds._step(count, total, mean)
+    found = step(count, total)
     # y + d − m = 0 in least squares, over d and m together
     design = np.hstack([np.eye(s)[group], -np.eye(k)[label]])
     want = np.linalg.lstsq(design, -rows, rcond=None)[0][:s]
@@ -103,11 +114,13 @@ def test_the_step_is_that_of_least_squares() -> None:
 
 def test_a_search_ends_in_means_of_kinds_and_never_gets_worse() -> None:
     rows, group, _, apart = slices(UNEQUAL, effect=0.5)
-    fit = kinds._search(rows, group, apart, 0, move=True)
+    fit = kinds.KEEP.moved(rows, group, apart, 0)
     moved = rows + fit.move[group]
-    label, left = kinds._nearest(moved, fit.centres)
-    assert left == pytest.approx(float(((moved - fit.centres[label]) ** 2).sum()))
-    assert left <= min(kinds._search(rows, group, at, 0, move=False).left for at in (np.zeros_like(apart), apart))
+    label, left = nearest(moved, fit.centres)
+    assert np.allclose(left, ((moved - fit.centres[label]) ** 2).sum(axis=1))
+    assert left.sum() == pytest.approx(fit.left)
+    for at in (np.zeros_like(apart), apart):
+        assert fit.left < kinds.KEEP.kept(rows, group, at, 0).left
 
 
 def test_one_slice_has_kinds_and_is_not_moved() -> None:
@@ -115,7 +128,7 @@ def test_one_slice_has_kinds_and_is_not_moved() -> None:
     found = find_kinds(rows, group, apart, seed=0)
     assert np.isnan(found.gain)
     assert not found.moved
-    assert len(found.centres) == kinds.STEPS[-1]
+    assert len(found.centres) == kinds.KEEP.steps[-1]
 
 
 @pytest.mark.parametrize("n", [1, kinds.FEWEST - 1])
@@ -217,7 +230,6 @@ def stores(tmp_path_factory):
     folder = tmp_path_factory.mktemp("kinds")
     parts = enumerate(((0, 5, 900), (3, 8, 700), (0, 8, 1500)))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(kinds, "STARTS", 2)
         patch.setattr(kinds, "REPEATS", 1)
         yield _stores(folder, parts)
 
