@@ -163,7 +163,8 @@ def test_asked_to_stop_in_training_it_ends_the_step_and_writes_a_checkpoint(inpu
         assert events(out)[-1]["state"] == "stopped"
         assert "train" not in read_manifest(out)["stages"]
     kill_when(inputs, out, in_stage("domains"), signal.SIGTERM)
-    assert list(read_manifest(out)["stages"])[-1] == "embed"
+    # the stage is short: on a busy machine the signal may come when it has ended, never when the next one has
+    assert list(read_manifest(out)["stages"])[-1] in ("embed", "domains")
     assert list(out.rglob("*.part")) == []
     finish(inputs, out)
     steps = [e["step"] for e in events(out) if e["event"] == "step"]
