@@ -62,7 +62,7 @@ class Kinds:
     gain
         What moves take away of the variance within kinds of rows left out, at most 1; NaN where nobody looked.
     own
-        (s,) the same of each slice.
+        (s,) the same of each slice; NaN also where none of its rows was left out.
     """
 
     centres: NDArray[np.float64]
@@ -169,8 +169,8 @@ def _gains(
                 fit = TELL.moved(seen, which, apart, first)
                 before += np.bincount(whose, nearest(other, stay.centres)[1], s)
                 after += np.bincount(whose, nearest(other + fit.move[whose], fit.centres)[1], s)
-            pairs = (np.append(before, before.sum()), np.append(after, after.sum()))
-            found.append(1.0 - pairs[1] / np.maximum(pairs[0], 1e-300))
+            before, after = np.append(before, before.sum()), np.append(after, after.sum())
+            found.append(1.0 - np.divide(after, before, out=np.full(s + 1, np.nan), where=before > 0))
     mean = np.mean(found, axis=0)
     return float(mean[-1]), mean[:-1]
 
