@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from benchmarks import tissues
 from benchmarks.data import RESULTS, environment, read_results, say, write_results
+from benchmarks.downstream_fit import changed
 from benchmarks.levers import LEVERS, embedding
 from benchmarks.surroundings import measured
 from benchmarks.tissues import Prepared, Tissue, prepared
@@ -62,6 +63,7 @@ CUTS = {
     for effect in effects
 }
 TRAINED = ("dlpfc-halves", "dlpfc-two")
+MAPPED = ("dlpfc-halves", "dlpfc-halves-0.3", "dlpfc-two")
 CENTERS = {
     "kinds": "`kinds` (default)",
     "slice": "`slice`",
@@ -74,8 +76,9 @@ NOTES = {
     "gain": "what moves take away of the variance within kinds of pieces left out, and of one slice at most; slices "
     "are moved where one is over 0.01 or the other over 0.15",
     "whole": "the same of the sets as they are",
-    "mapped": "the last slice, or its lower 62 %, onto a run (`--method smooth`) of the others: ARI of its domains, "
-    "and accuracy when a domain stands for the annotation that most of its spots have in the run",
+    "mapped": "the last slice onto a run (`--method smooth`) of the others: ARI of its domains, and accuracy when a "
+    "domain stands for the annotation that most of its spots have in the run; verdicts on it, and on it with the names "
+    "of its genes exchanged, among all or among those of like abundance (programmes)",
 }
 SEED = 7
 
@@ -152,8 +155,8 @@ def trained(given: Prepared, config: "Run", work: Path) -> dict[str, Any]:
     return scored(given, z, fit.labels)
 
 
-def mapped(part: bool, center: str, folder: Path, seed: int) -> dict[str, float]:
-    """Map the last cortex slice, or its lower part, onto a run of the others; return how its domains fit."""
+def mapped(name: str, center: str, folder: Path, seed: int) -> dict[str, Any]:
+    """Map the last slice of a cut set onto a run of the others: how its domains fit, and what is called novel."""
     import anndata as ad
     import pandas as pd
 
@@ -161,29 +164,28 @@ def mapped(part: bool, center: str, folder: Path, seed: int) -> dict[str, float]
     from stscale.analysis.metrics import ari
     from stscale.config import Run
 
-    *others, last = tissues.tissue("dlpfc", folder).files
-    adata = ad.read_h5ad(last)
-    made = folder / "mapped" / f"{center}-{seed}-{'part' if part else 'whole'}"
-    made.mkdir(parents=True, exist_ok=True)
-    file = made / f"{Path(last).stem}.h5ad"
-    (adata[depth(adata) > PARTS["halves"][1]].copy() if part else adata).write_h5ad(file)
-    config = Run().replace(
-        {"run": {"method": "smooth", "seed": seed, "threads": 1}, "preprocess": {"center": center}, "domains": {"k": 7}}
-    )
-    integrate(others, out=made / "run", config=config)
-    map_slices(made / "run", [file], out=made / "out", threads=1)
+    own = cut(name, folder)
+    *others, last = own.files
+    made = folder / "mapped" / name / f"{center}-{seed}"
+    options = {"run": {"method": "smooth", "seed": seed, "threads": 1}, "domains": {"k": own.k}}
+    integrate(others, out=made / "run", config=Run().replace({**options, "preprocess": {"center": center}}))
     known = ad.read_zarr(made / "run" / "integrated.zarr").obs
-    found = ad.read_zarr(made / "out" / "mapped.zarr").obs
-    stands = pd.crosstab(
-        known["stscale_domain"].astype(str), known["domain"].astype(str).replace("nan", np.nan)
-    ).idxmax(axis=1)
-    truth = found["domain"].astype(str).to_numpy()
+    verdicts = {"itself": map_slices(made / "run", [last], out=made / "out", threads=1).slices[0].verdict.verdict}
+    for change in ("genes", "programmes"):
+        file = made / change / Path(last).name
+        changed(last, str(file), change, 1.0)
+        found = map_slices(made / "run", [file], out=made / f"out-{change}", threads=1)
+        verdicts[change] = found.slices[0].verdict.verdict
+    obs = ad.read_zarr(made / "out" / "mapped.zarr").obs
+    labels = known["domain"].astype(str).replace("nan", np.nan)
+    stands = pd.crosstab(known["stscale_domain"].astype(str), labels).idxmax(axis=1)
+    truth, domain = obs["domain"].astype(str).to_numpy(), obs["stscale_domain"].astype(str)
     there = truth != "nan"
-    domain = found["stscale_domain"].astype(str)
-    said = domain.map(stands).to_numpy()
+    accuracy = float(np.mean(domain.map(stands).to_numpy()[there] == truth[there]))
     return {
         "ari": ari(truth[there].astype(object), domain.to_numpy()[there]),
-        "accuracy": float(np.mean(said[there] == truth[there])),
+        "accuracy": accuracy,
+        "verdicts": verdicts,
     }
 
 
@@ -233,10 +235,12 @@ def main() -> None:
     for name in given.whole:
         options = Preprocess(lognormalized=name == "seqfish")
         keep("whole", name, _gain(prepared(name, given.work, options)))
-    for tag, cut_ in (("whole", False), ("part", True)) if given.map else ():
+    for name in MAPPED if given.map else ():
         for center in ("kinds", "slice"):
-            scores = [mapped(cut_, center, given.work, seed) for seed in given.seeds]
-            keep("mapped", f"{tag}-{center}", {key: [s[key] for s in scores] for key in ("ari", "accuracy")})
+            scores = [mapped(name, center, given.work, seed) for seed in given.seeds]
+            keep(
+                "mapped", f"{name}/{center}", {key: [s[key] for s in scores] for key in ("ari", "accuracy", "verdicts")}
+            )
     means = {k: statistics.fmean(v["smooth"]["kinds"]["ari"]) for k, v in read_results(given.out)["cuts"].items()}
     say(f"{means}")
 

@@ -33,9 +33,12 @@ def _cells(found: dict[str, Any], centers: dict[str, str]) -> list[str]:
 def _mapped(results: Results) -> str:
     """Render what becomes of a slice that is mapped onto a run of the others."""
     rows = []
-    for name, part in results["mapped"].items():
-        tag, _, center = name.partition("-")
-        what = "151676" if tag == "whole" else "the lower 62 % of it"
-        rows.append([what, results["centers"][center], spread(part["ari"], 3), spread(part["accuracy"], 3)])
-    heads = ["mapped onto 151673 to 151675", "`preprocess.center`", "ARI", "accuracy"]
-    return f"A slice mapped onto a run of the others (`--method smooth`):\n\n{table(heads, rows)}"
+    for which, part in results["mapped"].items():
+        name, _, center = which.partition("/")
+        novel = [
+            f"{sum(found[what] == 'novel' for found in part['verdicts'])} of {len(part['verdicts'])}"
+            for what in ("itself", "genes", "programmes")
+        ]
+        rows.append([name, results["centers"][center], spread(part["ari"], 3), spread(part["accuracy"], 3), *novel])
+    heads = ["set", "`preprocess.center`", "ARI", "accuracy", "called novel", "with genes exchanged", "with like genes"]
+    return f"The last slice mapped onto a run of the others (`--method smooth`):\n\n{table(heads, rows)}"

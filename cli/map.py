@@ -53,6 +53,10 @@ def _said(result: "MapResult") -> list[str]:
             f"{len(found.domains)} domains, median confidence {v.confidence:.2f}, {v.outside:.0%} outside, "
             f"{found.seconds:.1f} s"
         )
+        if found.moved:
+            lines.append(
+                "  it lies beside the run's kinds of tissue, as the slices of the run do, not around its own mean"
+            )
         for reason in v.reasons:
             lines.append(f"  {reason}; integrate it with the other slices instead")
     return [*lines, str(result.path / "mapped.zarr"), str(result.path / "mapped.json")]

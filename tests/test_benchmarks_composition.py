@@ -66,10 +66,12 @@ def test_a_set_is_measured_and_shown(tmp_path, monkeypatch) -> None:
     assert part["trained"] == {}
     assert found["whole"]["rare-none"]["gain"] < 0.01
     assert found["whole"]["rare-none"]["moved"] is False
-    found["mapped"] = {"part-kinds": {"ari": [0.5, 0.6], "accuracy": [0.7, 0.8]}}
+    said = [{"itself": "mapped", "genes": "novel", "programmes": verdict} for verdict in ("novel", "mapped")]
+    found["mapped"] = {"a/kinds": {"ari": [0.5, 0.6], "accuracy": [0.7, 0.8], "verdicts": said}}
     text = shown(found)
     assert "| layers-none-halves | smooth |" in text
-    assert "| the lower 62 % of it | `kinds` (default) | 0.550 (0.500–0.600) | 0.750 (0.700–0.800) |" in text
+    row = "| a | `kinds` (default) | 0.550 (0.500–0.600) | 0.750 (0.700–0.800) | 0 of 2 | 2 of 2 | 1 of 2 |"
+    assert row in text
 
 
 @pytest.mark.real

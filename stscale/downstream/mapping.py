@@ -47,6 +47,8 @@ class MappedSlice:
         Genes of the run that it has, of those the run reads.
     information
         Share of the variance of the run's scores that lies on the shared genes.
+    moved
+        Whether it was moved to the run's kinds of tissue (`stscale.slices.kinds`).
     domains
         Spots of each domain of the run.
     verdict
@@ -61,6 +63,7 @@ class MappedSlice:
     genes_shared: int
     genes_run: int
     information: float
+    moved: bool
     domains: dict[str, int]
     verdict: Verdict
     seconds: float
@@ -159,6 +162,7 @@ class Mapping:
                 genes_shared=int(panel.shared.sum()),
                 genes_run=len(panel.shared),
                 information=panel.information,
+                moved=features.kinds().moved,
                 domains={str(k): int(count) for k, count in enumerate(np.bincount(labels)) if count},
                 verdict=judge(self.bank, z, distance, self._profile(features, panel)),
                 seconds=time.perf_counter() - start,

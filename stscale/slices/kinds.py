@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from stscale.slices.shared_kinds import Search, nearest
+from stscale.slices.shared_kinds import Search, beside, nearest
 from stscale.slices.surroundings import Surroundings
 
 TELL = Search(steps=(10, 20), starts=2, close=1e-3)
@@ -124,7 +124,9 @@ def find_kinds(
 
 
 def beside_kinds(rows: NDArray[np.float64], known: Kinds, apart: NDArray[np.float64]) -> Kinds:
-    """Move a slice to the kinds of others: where that is worth it, and always where these were moved themselves.
+    """Move a new slice to the kinds of others, if these were moved to lie beside each other.
+
+    It is not asked whether that is worth it: a slice of other tissue altogether comes closer to its nearest kinds, too.
 
     Parameters
     ----------
@@ -135,19 +137,9 @@ def beside_kinds(rows: NDArray[np.float64], known: Kinds, apart: NDArray[np.floa
     apart
         (p,) the slice's own mean, around the common one of the others.
     """
-    centres = known.centres
-    if len(rows) < FEWEST or len(centres) == 0:
+    if len(rows) < FEWEST or not known.moved:
         return Kinds.none(1, len(apart))
-    before = after = 0.0
-    for pieces in PIECES:
-        out = _left_out(np.zeros(len(rows), dtype=np.int64), pieces)
-        for half in (out, ~out):
-            d = KEEP.beside(rows[~half], centres, apart)
-            before += float(nearest(rows[half], centres)[1].sum())
-            after += float(nearest(rows[half] + d, centres)[1].sum())
-    gain = 1.0 - after / max(before, 1e-300)
-    move = KEEP.beside(rows, centres, apart) if known.moved or gain > GAIN else np.zeros_like(apart)
-    return Kinds(centres=centres, move=move[None], gain=gain, own=np.array([gain]))
+    return replace(Kinds.none(1, len(apart)), centres=known.centres, move=beside(rows, known.centres, apart)[None])
 
 
 def _gains(

@@ -118,7 +118,7 @@ class Projection:
         -------
         FeatureStore
             Of one slice; scores are around the run's mean where the run's are (`center = "all"`), else around its own;
-            with `center = "kinds"` moved to the run's kinds of tissue where these tell.
+            beside the run's kinds of tissue where the slices of the run were moved to these.
 
         Raises
         ------
@@ -164,7 +164,7 @@ class Projection:
             if c.center == "kinds":
                 kinds = beside_kinds(writer.averages()[0], self.kinds, components.apart()[0])
             writer.write_kinds(kinds)
-            writer.describe(self._ranked(), notes=kinds.notes())
+            writer.describe(self._ranked(), notes=())
         return FeatureStore.open(out)
 
     def _check(self, store: SliceStore) -> None:

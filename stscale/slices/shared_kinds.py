@@ -62,76 +62,79 @@ class Search:
 
     def kept(self, rows: NDArray[np.float64], group: NDArray[np.integer], at: NDArray[np.float64], seed: int) -> Fit:
         """Return the best kinds (k-means++ starts) of rows (m, p) in groups (m,) that stay at `at` (s, p)."""
-        return self._best(rows, group, at, self.steps[-1], seed, move=False)
+        k = self.steps[-1]
+        found = [_from(rows, group, at, k, seed + start, self.close, move=False) for start in range(self.starts)]
+        return min(found, key=lambda fit: fit.left)
 
     def moved(self, rows: NDArray[np.float64], group: NDArray[np.integer], at: NDArray[np.float64], seed: int) -> Fit:
         """Return the best kinds and moves, from `at` on."""
-        fit = Fit(centres=np.zeros((0, rows.shape[1])), move=at, left=np.inf)
+        best = Fit(centres=np.zeros((0, rows.shape[1])), move=at, left=np.inf)
         for k in self.steps:
-            fit = self._best(rows, group, fit.move, k, seed, move=True)
-        return fit
+            found = [
+                _from(rows, group, best.move, k, seed + start, self.close, move=True) for start in range(self.starts)
+            ]
+            best = min(found, key=lambda fit: fit.left)
+        return best
 
-    def beside(
-        self, rows: NDArray[np.float64], centres: NDArray[np.float64], at: NDArray[np.float64]
-    ) -> NDArray[np.float64]:
-        """Return where one group (m, p) lies beside kinds (K, p) that stay, (p,), from `at` (p,) on."""
-        last = np.inf
-        for _ in range(LOOPS):
-            label, apart = nearest(rows + at, centres)
-            left = float(apart.sum())
-            if last - left <= self.close * left:
-                break
-            last = left
-            at = (centres[label] - rows).mean(axis=0)
-        return at
 
-    def _best(
-        self,
-        rows: NDArray[np.float64],
-        group: NDArray[np.integer],
-        at: NDArray[np.float64],
-        k: int,
-        seed: int,
-        *,
-        move: bool,
-    ) -> Fit:
-        found = [self._start(rows, group, at, k, seed + start, move=move) for start in range(self.starts)]
-        return min(found, key=lambda f: f.left)
+def beside(rows: NDArray[np.float64], centres: NDArray[np.float64], at: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return where one group (m, p) lies beside kinds (K, p) that stay, (p,), from `at` (p,) on."""
+    last = np.inf
+    for _ in range(LOOPS):
+        label, apart = nearest(rows + at, centres)
+        left = float(apart.sum())
+        if left >= last:
+            break
+        last = left
+        at = (centres[label] - rows).mean(axis=0)
+    return at
 
-    def _start(
-        self,
-        rows: NDArray[np.float64],
-        group: NDArray[np.integer],
-        at: NDArray[np.float64],
-        k: int,
-        seed: int,
-        *,
-        move: bool,
-    ) -> Fit:
-        from sklearn.cluster import kmeans_plusplus
 
-        s, (m, p) = len(at), rows.shape
-        moved = rows + at[group]
-        centres = kmeans_plusplus(moved, min(k, m), random_state=seed)[0]
-        k, last, left = len(centres), np.inf, np.inf
-        for _ in range(LOOPS):
-            label, apart = nearest(moved, centres)
-            left = float(apart.sum())
-            if last - left <= self.close * left:
-                break
-            last = left
-            cell = group * k + label
-            count = np.bincount(cell, minlength=s * k).reshape(s, k).astype(np.float64)
-            of_cell = sparse.csr_matrix((np.ones(m), (cell, np.arange(m))), shape=(s * k, m))
-            total = (of_cell @ moved).reshape(s, k, p)
-            of_kind = count.sum(axis=0)
-            mean = total.sum(axis=0) / np.maximum(of_kind, 1.0)[:, None]
-            if move:
-                change = step(count, total)
-                at, mean = at + change, mean + (count.T @ change) / np.maximum(of_kind, 1.0)[:, None]
-                moved = rows + at[group]
-            centres = np.where(of_kind[:, None] > 0, mean, centres)
-        return Fit(centres=centres, move=at, left=left)
+def _from(
+    rows: NDArray[np.float64],
+    group: NDArray[np.integer],
+    at: NDArray[np.float64],
+    k: int,
+    seed: int,
+    close: float,
+    *,
+    move: bool,
+) -> Fit:
+    from sklearn.cluster import kmeans_plusplus
+
+    centres = kmeans_plusplus(rows + at[group], min(k, len(rows)), random_state=seed)[0]
+    return _lloyd(rows, group, at, centres, close, move=move)
+
+
+def _lloyd(
+    rows: NDArray[np.float64],
+    group: NDArray[np.integer],
+    at: NDArray[np.float64],
+    centres: NDArray[np.float64],
+    close: float,
+    *,
+    move: bool,
+) -> Fit:
+    s, (m, p), k = len(at), rows.shape, len(centres)
+    moved, last, left = rows + at[group], np.inf, np.inf
+    for _ in range(LOOPS):
+        label, apart = nearest(moved, centres)
+        left = float(apart.sum())
+        if last - left <= close * left:
+            break
+        last = left
+        cell = group * k + label
+        count = np.bincount(cell, minlength=s * k).reshape(s, k).astype(np.float64)
+        of_cell = sparse.csr_matrix((np.ones(m), (cell, np.arange(m))), shape=(s * k, m))
+        total = (of_cell @ moved).reshape(s, k, p)
+        of_kind = count.sum(axis=0)
+        mean = total.sum(axis=0) / np.maximum(of_kind, 1.0)[:, None]
+        if move:
+            change = step(count, total)
+            at, mean = at + change, mean + (count.T @ change) / np.maximum(of_kind, 1.0)[:, None]
+            moved = rows + at[group]
+        centres = np.where(of_kind[:, None] > 0, mean, centres)
+    return Fit(centres=centres, move=at, left=left)
 
 
 def step(count: NDArray[np.float64], total: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -56,7 +56,7 @@ def test_a_slice_of_the_run_comes_out_as_it_is_there(run, tmp_path) -> None:
 
 
 def test_poisson_heights_of_a_slice_of_the_run_are_found_again(tmp_path) -> None:
-    config = replace(CONFIG, gain="poisson")
+    config = replace(CONFIG, gain="poisson", center="slice")
     rare = [counts(1), np.random.default_rng(9).binomial(counts(2).astype(int), np.where(np.arange(G) % 2, 0.05, 0.4))]
     made = [
         write_slice(tmp_path / f"s{k}.zarr", values.astype(np.float32), gene_names(G), name=f"s{k}", seed=k)
