@@ -56,9 +56,9 @@ class Kinds:
     Attributes
     ----------
     centres
-        (K, p) float64, m; K = 0 where they were not looked for.
+        (K, p) float64, m; K = 0 where slices keep their means.
     move
-        (s, p) float64, d, what is added to the scores of a slice around its own mean; 0 where slices keep theirs.
+        (s, p) float64, d, what is added to the scores of a slice around its own mean; 0 where slices keep it.
     gain
         What moves take away of the variance within kinds of rows left out, at most 1; NaN where nobody looked.
     own
@@ -108,15 +108,13 @@ def find_kinds(
     seed
         Of the starts.
     """
-    stay = np.zeros_like(apart)
-    if len(rows) < FEWEST:
-        return Kinds.none(*apart.shape)
-    if len(apart) == 1:
-        return replace(Kinds.none(*apart.shape), centres=KEEP.kept(rows, group, stay, seed).centres)
+    stay = Kinds.none(*apart.shape)
+    if len(rows) < FEWEST or len(apart) == 1:
+        return stay
     gain, own = _gains(rows, group, apart, seed)
     large = np.bincount(group, minlength=len(apart)) >= FEWEST
     if not (gain > GAIN or (own[large] > OWN).any()):
-        return Kinds(centres=KEEP.kept(rows, group, stay, seed).centres, move=stay, gain=gain, own=own)
+        return replace(stay, gain=gain, own=own)
     found = KEEP.moved(rows, group, apart, seed)
     # all slices together may lie anywhere: the mean of all rows stays where it is
     middle = np.bincount(group, minlength=len(apart)) @ found.move / len(rows)
