@@ -7,7 +7,6 @@ on a gene are added by keeping each count with a probability of its own for ever
 """
 
 import argparse
-import statistics
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -241,8 +240,6 @@ def main() -> None:
             keep(
                 "mapped", f"{name}/{center}", {key: [s[key] for s in scores] for key in ("ari", "accuracy", "verdicts")}
             )
-    means = {k: statistics.fmean(v["smooth"]["kinds"]["ari"]) for k, v in read_results(given.out)["cuts"].items()}
-    say(f"{means}")
 
 
 if __name__ == "__main__":
