@@ -213,7 +213,7 @@ GENES = 120
 WIDE = 10
 
 
-def sample(folder, first, last, n, *, seed):
+def sample(folder, first, last, n, *, seed, genes=slice(None)):
     """A store of counts of layers that have markers, whose slice moves every gene, and the layers of its rows."""
     layer = crossed(first, last, n, times=2)
     base = np.random.default_rng(1).gamma(2.0, 2.0, GENES)
@@ -223,7 +223,8 @@ def sample(folder, first, last, n, *, seed):
     xy = np.stack([np.arange(n) % WIDE, np.arange(n) // WIDE], axis=1).astype(float)
     # rows in the order of the tissue: what `write_slice` shuffles is shuffled back first
     back = np.argsort(np.random.default_rng(seed).permutation(n))
-    store = write_slice(folder / f"s{seed}.zarr", X[back], gene_names(GENES), name=f"s{seed}", xy=xy[back], seed=seed)
+    names = gene_names(GENES)[genes]
+    store = write_slice(folder / f"s{seed}.zarr", X[back][:, genes], names, name=f"s{seed}", xy=xy[back], seed=seed)
     return store, layer
 
 
@@ -268,6 +269,26 @@ def test_scores_are_those_around_means_moved(stores) -> None:
         assert none.centres.shape == (0, 20)
         assert not none.moved
         assert np.isnan(none.gain)
+
+
+def test_slices_that_lack_genes_are_moved_as_far_as_the_others_tell(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(kinds, "REPEATS", 1)
+    parts = ((0, 5, 900, slice(None)), (3, 8, 700, slice(None, 80)), (0, 8, 1500, slice(30, None)))
+    made, layers = zip(
+        *[sample(tmp_path, *part, seed=i, genes=genes) for i, (*part, genes) in enumerate(parts)], strict=True
+    )
+    found = {
+        center: build_features(
+            Collection.build(list(made), genes="union"), tmp_path / center, config=options(center=center), seed=0
+        )
+        for center in ("kinds", "slice")
+    }
+    assert found["kinds"].kinds().moved
+    apart = {
+        center: off(f.pca(0, f.n).astype(float), f.slice(), np.concatenate(layers), (3, 4))
+        for center, f in found.items()
+    }
+    assert apart["kinds"] < 0.6 * apart["slice"]
 
 
 def test_genes_are_decoded_from_moved_scores(stores) -> None:
