@@ -19,7 +19,7 @@ def composition(results: Results) -> str:
     heads += [f"iLISI, {title}" for title in centers.values()]
     counts = sorted({len(part["seeds"]) for part in results["cuts"].values()})
     said = f"Median (min–max) of {' or '.join(map(str, counts))} seeds, by `preprocess.center`; slices are moved where "
-    said += "the gain is over 0.01, or that of one slice over 0.15:"
+    said += "the gain is over 0.01, or that of one slice, the least of nine, over 0.1:"
     whole = ", ".join(f"{n} {p['gain']:+.3f} ({p['own']:+.2f})" for n, p in results["whole"].items())
     parts = [said, table(heads, rows), f"Gain on the sets as they are (of one slice): {whole}.", _mapped(results)]
     return "\n\n".join(parts)

@@ -8,7 +8,7 @@ share no kind are left there.
 
 Moves could also lay different tissue on each other. They count only where kinds and moves found on some pieces of every
 slice bring its other pieces closer to their kind than the kinds of slices around their own means do: by over `GAIN` of
-all slices, or by over `OWN` of one, which may be the only one among many that holds something else.
+all slices, or by over `OWN` of one in each search, which may be the only one among many that holds something else.
 """
 
 from collections.abc import Callable
@@ -30,8 +30,8 @@ KEEP = Search(steps=TELL.steps, starts=8, close=1e-4)
 GAIN = 0.01
 """Least share of what rows left out vary within kinds that a move must take away."""
 
-OWN = 0.15
-"""The same of one slice, where that of all is less."""
+OWN = 0.1
+"""The same of one slice in every search, where that of all is less: of a small slice the mean could be chance."""
 
 PIECES = (6, 8, 10)
 """Pieces along the Hilbert curve that a slice is cut into, every second of which is left out."""
@@ -40,7 +40,7 @@ REPEATS = 3
 """Searches of every cut."""
 
 FEWEST = 100
-"""Averages below which nobody looks."""
+"""Averages, in all or of one slice, below which nobody looks."""
 
 AVERAGES, EVERY, MANY = 8192, 4, 3000
 """Averages in all, of every how many spots one, and how many there are at least before spots are left out."""
@@ -62,7 +62,7 @@ class Kinds:
     gain
         What moves take away of the variance within kinds of rows left out, at most 1; NaN where nobody looked.
     own
-        (s,) the same of each slice; NaN also where none of its rows was left out.
+        (s,) the same of each slice, the least of all searches.
     """
 
     centres: NDArray[np.float64]
@@ -82,8 +82,7 @@ class Kinds:
             return ()
         return (
             "slices hold kinds of tissue in unequal shares: they lie beside each other by the kinds they share, not by "
-            f"their means ({100 * self.gain:.1f} % closer in pieces left out, of one slice up to "
-            f"{100 * np.nanmax(self.own):.0f} %; preprocess.center = 'slice' keeps means)",
+            f"their means ({100 * self.gain:.1f} % closer in pieces left out; preprocess.center = 'slice' keeps means)",
         )
 
     @property
@@ -145,7 +144,7 @@ def _gains(
 ) -> tuple[float, NDArray[np.float64]]:
     """Return how much closer rows left out are to their kind where slices are moved, and those of each slice (s,).
 
-    Means over several cuts and starts.
+    The first is the mean over several cuts and starts, the others are the least.
     """
     found, s = [], len(apart)
     for pieces in PIECES:
@@ -161,8 +160,7 @@ def _gains(
                 after += np.bincount(whose, nearest(other + fit.move[whose], fit.centres)[1], s)
             before, after = np.append(before, before.sum()), np.append(after, after.sum())
             found.append(1.0 - np.divide(after, before, out=np.full(s + 1, np.nan), where=before > 0))
-    mean = np.mean(found, axis=0)
-    return float(mean[-1]), mean[:-1]
+    return float(np.mean(found, axis=0)[-1]), np.min(found, axis=0)[:-1]
 
 
 def _left_out(group: NDArray[np.integer], pieces: int) -> NDArray[np.bool_]:
@@ -191,7 +189,7 @@ def averages(
     Returns
     -------
     rows
-        (m, p) float64, at most about `AVERAGES`, in the order of the rows.
+        (m, p) float64, about `AVERAGES` at most and `FEWEST` of a slice at least, in the order of the rows.
     group
         (m,) int64, their slices.
     """
@@ -201,7 +199,8 @@ def averages(
         parts = _windows(lo, hi)
         looked = sum(end - start for start, end in parts)
         wanted = max(AVERAGES * (hi - lo) // n, 1)
-        every = max(1, min(EVERY, n // MANY), -(-looked // wanted))
+        # every slice has enough to be looked at by itself, be they many or small
+        every = max(1, min(max(min(EVERY, n // MANY), -(-looked // wanted)), looked // FEWEST))
         for start, end in parts:
             part = Surroundings(every)
             scores = sparse.csr_matrix(read(start, end).astype(np.float64))

@@ -77,7 +77,6 @@ def test_one_slice_among_many_is_found() -> None:
     first = np.minimum(group, 1)  # beside all others together
     own, moved = (off(rows + d[group], first, layer, range(5)) for d in (np.zeros((12, P)), found.move))
     assert moved < 0.1 * own
-    assert f"{100 * found.own[0]:.0f} %" in found.notes()[0]
 
 
 @pytest.mark.parametrize("effect", [0.0, 0.5, 3.0])
@@ -148,7 +147,7 @@ def test_slices_of_a_few_spots_are_taken_along() -> None:
     found = find_kinds(rows, group, apart, seed=0)
     assert found.moved
     assert np.isfinite(found.move).all()
-    assert "100 %" not in found.notes()[0]
+    assert np.isfinite(found.own).all()
 
 
 @pytest.mark.parametrize(("first", "last"), [(0, 8), (4, 8), (0, 4)])
@@ -195,14 +194,14 @@ def test_averages_are_of_windows_over_every_slice(monkeypatch) -> None:
     assert np.allclose(rows[:300], once @ once @ scores[:300], atol=1e-6)
 
     asked.clear()
-    for name, value in (("AVERAGES", 200), ("MANY", 100), ("WINDOW", 40), ("WINDOWS", 5)):
+    for name, value in (("AVERAGES", 200), ("MANY", 100), ("WINDOW", 40), ("WINDOWS", 5), ("FEWEST", 20)):
         monkeypatch.setattr(kinds, name, value)
     rows, group = kinds.averages(read, xy, offsets)
     assert max(hi - lo for lo, hi in asked) == 40 * 4 - 40  # the small slice is looked at whole
     assert len(asked) == 5 + 1 + 5
     assert asked[-1] == (1960, 2000)
     assert len(rows) == len(group) <= 220
-    assert set(group) == {0, 1, 2}
+    assert np.bincount(group).min() >= 20
 
 
 # ---- in feature stores
