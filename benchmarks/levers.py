@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from benchmarks.data import RESULTS, environment, read_results, say, write_results
 from benchmarks.lever_scores import KEPT, NARROW, REFERENCE, judged, summary
 from benchmarks.tissues import SHAPES, Prepared, names, prepared, tissue
-from benchmarks.trial import floor_parts, latents, scored, side_by_side
+from benchmarks.trial import clustered, floor_parts, latents, scored, side_by_side
 
 if TYPE_CHECKING:
     from stscale.config import Run
@@ -186,19 +186,15 @@ def learned(given: Prepared, config: "Run", work: Path) -> tuple[NDArray[np.floa
 
 def measure(name: str, lever: Lever, seed: int, work: Path) -> dict[str, Any]:
     """Return the metrics of one lever on one set with one seed."""
-    from stscale.analysis.domains import beside_neighbors, cluster
     from stscale.config import Run
 
     config = Run().replace({**lever.changes, "run": {"seed": seed, "threads": 1}})
     if not lever.wider:
         config = config.replace({"domains": {"wider": 0.0}})
     given = prepared(name, work, config.preprocess, graph=config.graph, true_effects=lever.true_effects)
-    domains = config.replace({"domains": {"k": given.tissue.k}}).domains
     z, training, weight = embedding(given, lever, config, seed, work)
     start = time.perf_counter()
-    fit = cluster(z, domains, seed=seed)
-    if domains.spatial:
-        fit = beside_neighbors(fit, z, given.graph.indptr, given.graph.indices, strength=domains.spatial)
+    fit = clustered(given, config, z)
     seconds = time.perf_counter() - start
     found = scored(given, z, fit.labels)
     kept = {key: found[key] for key in KEPT if found.get(key) is not None}

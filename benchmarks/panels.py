@@ -31,8 +31,6 @@ NOTES = {
 
 def lacking(name: str, folder: Path) -> Tissue:
     """Return a set of which the second half of the slices lack genes, made under `folder` once."""
-    import anndata as ad
-
     from stscale.slices import SliceStore
 
     whole = tissues.tissue(name, folder)
@@ -40,16 +38,13 @@ def lacking(name: str, folder: Path) -> Tissue:
     rng = np.random.default_rng(tissues.TISSUE_SEED)
     for i, (source, file) in enumerate(zip(whole.files, files, strict=True)):
         store = SliceStore.open(Path(source))
-        genes = store.genes()
-        half = np.sort(rng.permutation(len(genes))[: len(genes) // 2])
-        kept = half if i >= len(files) // 2 else np.arange(len(genes))
+        g = len(store.genes())
+        half = np.sort(rng.permutation(g)[: g // 2])
+        kept = half if i >= len(files) // 2 else np.arange(g)
         if file.exists():
             continue
         file.parent.mkdir(parents=True, exist_ok=True)
-        made = ad.AnnData(store.counts(0, store.n)[:, kept].astype(np.float32), obs=store.obs()[["domain"]])
-        made.var_names = genes[kept]
-        made.obsm["spatial"] = store.coordinates()
-        made.write_h5ad(file)
+        tissues.annotated(store)[:, kept].copy().write_h5ad(file)
     return replace(whole, name=f"{name}-lacking", files=tuple(map(str, files)))
 
 

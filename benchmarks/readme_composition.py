@@ -21,7 +21,10 @@ def composition(results: Results) -> str:
     said = f"Median (min–max) of {' or '.join(map(str, counts))} seeds, by `preprocess.center`; slices are moved where "
     said += "the gain is over 0.01, or that of one slice, the least of nine, over 0.1:"
     whole = ", ".join(f"{n} {p['gain']:+.3f} ({p['own']:+.2f})" for n, p in results["whole"].items())
-    parts = [said, table(heads, rows), f"Gain on the sets as they are (of one slice): {whole}.", _mapped(results)]
+    over = "; ".join(f"{name} {min(gains):+.3f} to {max(gains):+.3f}" for name, gains in results["seeds"].items())
+    count = len(next(iter(results["seeds"].values())))
+    parts = [said, table(heads, rows), f"Gain on the sets as they are (of one slice): {whole}."]
+    parts += [f"Gain over {count} seeds of the components: {over}.", _mapped(results)]
     return "\n\n".join(parts)
 
 

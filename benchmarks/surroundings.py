@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from benchmarks import tissues
 from benchmarks.data import RESULTS, environment, read_results, say, write_results
 from benchmarks.tissues import SHAPES, Tissue, prepared
-from benchmarks.trial import floor_parts, scored, side_by_side
+from benchmarks.trial import clustered, floor_parts, scored, side_by_side
 
 if TYPE_CHECKING:
     from benchmarks.tissues import Prepared
@@ -126,14 +126,8 @@ def _write(
 
 def measured(given: "Prepared", config: "Run", work: Path, *, mixing: bool = False) -> dict[str, Any]:
     """Return the scores of smoothed components, clustered as a run of `--method smooth` does, the true K given."""
-    from stscale.analysis.domains import beside_neighbors, cluster
-
-    domains = config.replace({"domains": {"k": given.tissue.k}}).domains
     z = side_by_side(floor_parts(given, config, work))
-    fit = cluster(z, domains, seed=config.seed)
-    graph = given.graph
-    fit = beside_neighbors(fit, z, graph.indptr, graph.indices, strength=domains.spatial)
-    return scored(given, z, fit.labels, mixing=mixing)
+    return scored(given, z, clustered(given, config, z).labels, mixing=mixing)
 
 
 def main() -> None:

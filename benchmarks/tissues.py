@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from benchmarks.data import SETS, UNLABELLED, TissueSet, slice_files
 
 if TYPE_CHECKING:
+    from anndata import AnnData
+
     from stscale.config import Graph as GraphOptions
     from stscale.config import Preprocess
     from stscale.graphs import Graph
@@ -110,6 +112,16 @@ def _simulated(out: Path, shape: dict[str, Any], batch_effect: float) -> list[st
     if not made.exists() or json.loads(made.read_text(encoding="utf-8"))["config"] != _plain(config):
         simulate(out, slices=SLICES, spots=SPOTS, genes=GENES, seed=TISSUE_SEED, config=config)
     return sorted(str(p) for p in out.glob("*.zarr"))
+
+
+def annotated(store: "SliceStore") -> "AnnData":
+    """Return a slice with its annotation and places, in memory."""
+    from anndata import AnnData
+
+    made = AnnData(store.counts(0, store.n).astype(np.float32), obs=store.obs()[["domain"]])
+    made.var_names = store.genes()
+    made.obsm["spatial"] = store.coordinates()
+    return made
 
 
 def _plain(config: Any) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from benchmarks.tissues import Prepared
 
 if TYPE_CHECKING:
+    from stscale.analysis.domains import DomainFit
     from stscale.config import Run
 
 
@@ -74,6 +75,17 @@ def side_by_side(parts: list[tuple[NDArray[np.float32], float]]) -> NDArray[np.f
         size = np.sqrt(np.mean(np.sum(z.astype(np.float64) ** 2, axis=1)) / variance)
         columns.append(z / np.float32(size))
     return np.concatenate(columns, axis=1)
+
+
+def clustered(given: Prepared, config: "Run", z: NDArray[np.floating]) -> "DomainFit":
+    """Find domains in what the mixture sees, (n, d), as a run does; the true K is given."""
+    from stscale.analysis.domains import beside_neighbors, cluster
+
+    domains = config.replace({"domains": {"k": given.tissue.k}}).domains
+    fit = cluster(z, domains, seed=config.seed)
+    if not domains.spatial:
+        return fit
+    return beside_neighbors(fit, z, given.graph.indptr, given.graph.indices, strength=domains.spatial)
 
 
 def scored(

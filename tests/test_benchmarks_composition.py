@@ -58,6 +58,8 @@ def test_some_of_four_are_cut(tmp_path, monkeypatch) -> None:
 def test_a_set_is_measured_and_shown(tmp_path, monkeypatch) -> None:
     words = f"composition --work {tmp_path} --out {tmp_path / 'x.json'} --sets layers-none-halves --whole rare-none"
     monkeypatch.setattr("sys.argv", [*words.split(), "--no-map", "--seeds", "0"])
+    monkeypatch.setattr(composition, "SEEDED", ("rare-none",))
+    monkeypatch.setattr(composition, "SEEDS", 2)
     composition.main()
     found = read_results(tmp_path / "x.json")
     part = found["cuts"]["layers-none-halves"]
@@ -70,6 +72,8 @@ def test_a_set_is_measured_and_shown(tmp_path, monkeypatch) -> None:
     found["mapped"] = {"a/kinds": {"ari": [0.5, 0.6], "accuracy": [0.7, 0.8], "verdicts": said}}
     text = shown(found)
     assert "| layers-none-halves | smooth |" in text
+    low, high = sorted(found["seeds"]["rare-none"])
+    assert f"Gain over 2 seeds of the components: rare-none {low:+.3f} to {high:+.3f}." in text
     row = "| a | `kinds` (default) | 0.550 (0.500–0.600) | 0.750 (0.700–0.800) | 0 of 2 | 2 of 2 | 1 of 2 |"
     assert row in text
 

@@ -121,6 +121,7 @@ def test_a_new_slice_keeps_its_rows_and_its_empty_spots(run, slices, tmp_path) -
     told = json.loads((tmp_path / "mapped" / "mapped.json").read_text(encoding="utf-8"))["slices"][0]
     assert told["left_out"] == 3
     assert told["genes_shared"] == told["genes_run"] == 80
+    assert told["moved"] is False
     assert told["verdict"]["verdict"] == "mapped"
     assert sum(told["domains"].values()) == found.n_obs - 3
 

@@ -27,7 +27,7 @@ class Loadings:
     weights
         W, (p, k) float64.
     centre
-        c, (s, k) float64, of each slice of the run.
+        c, (s, k) float64, of each slice of the run: the values that scores of 0 stand for, wherever it was moved.
     ratio
         r, (s, k) float64: mean log-normalised value of a gene in a slice over its mean transformed value there, or over
         all slices where it has none. Both are 0 together and nearly proportional; the inverse of the transform would

@@ -106,6 +106,11 @@ def find_kinds(
         (s, p) the slices' own means, around the common one.
     seed
         Of the starts.
+
+    Returns
+    -------
+    Kinds
+        Without kinds and moves where slices keep their means.
     """
     stay = Kinds.none(*apart.shape)
     if len(rows) < FEWEST or len(apart) == 1:
@@ -121,7 +126,7 @@ def find_kinds(
 
 
 def beside_kinds(rows: NDArray[np.float64], known: Kinds, apart: NDArray[np.float64]) -> Kinds:
-    """Move a new slice to the kinds of others, if these were moved to lie beside each other.
+    """Move a new slice to the kinds that others were moved to.
 
     It is not asked whether that is worth it: a slice of other tissue altogether comes closer to its nearest kinds, too.
 
@@ -134,7 +139,7 @@ def beside_kinds(rows: NDArray[np.float64], known: Kinds, apart: NDArray[np.floa
     apart
         (p,) the slice's own mean, around the common one of the others.
     """
-    if len(rows) < FEWEST or not known.moved:
+    if len(rows) < FEWEST:
         return Kinds.none(1, len(apart))
     return replace(Kinds.none(1, len(apart)), centres=known.centres, move=beside(rows, known.centres, apart)[None])
 

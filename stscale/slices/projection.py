@@ -161,7 +161,7 @@ class Projection:
             writer.write_components(components, workers=workers)
             writer.write_variance(self.variance)
             kinds = Kinds.none(1, len(self.axes))
-            if c.center == "kinds":
+            if self.kinds.moved:
                 kinds = beside_kinds(writer.averages()[0], self.kinds, components.apart()[0])
             writer.write_kinds(kinds)
             writer.describe(self._ranked(), notes=())
