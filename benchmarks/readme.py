@@ -1,6 +1,6 @@
-"""Render the result files as tables into README.md, between `<!-- NAME -->` and `<!-- /NAME -->`.
+"""Render the result files as tables into benchmarks/RESULTS.md, between `<!-- NAME -->` and `<!-- /NAME -->`.
 
-`--check` changes nothing and exits 1 when README.md is not what would be rendered.
+The top README gets what sums them up. `--check` changes nothing and exits 1 when either is not what would be rendered.
 """
 
 import argparse
@@ -17,6 +17,7 @@ from benchmarks.readme_downstream import downstream
 from benchmarks.readme_levers import levers, panels, surroundings
 from benchmarks.readme_methods import methods
 from benchmarks.readme_scale import published, scale
+from benchmarks.readme_summary import summary
 from benchmarks.tables import Results, machine, table
 
 COLUMNS = {
@@ -137,43 +138,54 @@ SECTIONS: dict[str, Callable[[Results], str]] = {
 }
 
 
-def rendered(text: str, results: Path = RESULTS) -> str:
-    """Return the README's text with every section rendered anew.
+DOCUMENTS = {"README.md": ("summary",), "benchmarks/RESULTS.md": tuple(SECTIONS)}
+"""Which sections a document has."""
+
+
+def rendered(name: str, text: str, results: Path = RESULTS) -> str:
+    """Return the text of a document, one of `DOCUMENTS`, with every section rendered anew.
 
     Raises
     ------
     ValueError
         When a marker is missing.
     """
-    for name, render in SECTIONS.items():
-        start, end = f"<!-- {name} -->", f"<!-- /{name} -->"
+    for section in DOCUMENTS[name]:
+        start, end = f"<!-- {section} -->", f"<!-- /{section} -->"
         if text.count(start) != 1 or text.count(end) != 1:
-            raise ValueError(f"README.md needs the markers {start} and {end}, once each")
-        found = read_results(results / f"{name}.json")
-        not_yet = f"Not measured yet: `python -m benchmarks.{name}`."
+            raise ValueError(f"{name} needs the markers {start} and {end}, once each")
         before, rest = text.split(start)
-        text = f"{before}{start}\n{render(found) if found else not_yet}\n{end}{rest.split(end)[1]}"
+        text = f"{before}{start}\n{_section(section, results)}\n{end}{rest.split(end)[1]}"
     return text
+
+
+def _section(section: str, results: Path) -> str:
+    if section == "summary":
+        return summary({name: read_results(results / f"{name}.json") for name in SECTIONS})
+    found = read_results(results / f"{section}.json")
+    return SECTIONS[section](found) if found else f"Not measured yet: `python -m benchmarks.{section}`."
 
 
 def main() -> int:
     """Render, or check."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.readme", description=__doc__)
-    parser.add_argument("--check", action="store_true", help="exit 1 when README.md is not up to date")
-    parser.add_argument("--readme", type=Path, default=REPOSITORY / "README.md")
+    parser.add_argument("--check", action="store_true", help="exit 1 when a document is not up to date")
+    parser.add_argument("--root", type=Path, default=REPOSITORY, help="folder that the documents are in")
     parser.add_argument("--results", type=Path, default=RESULTS)
     given = parser.parse_args()
     try:
-        old = given.readme.read_text(encoding="utf-8")
-        new = rendered(old, given.results)
+        old = {name: (given.root / name).read_text(encoding="utf-8") for name in DOCUMENTS}
+        new = {name: rendered(name, text, given.results) for name, text in old.items()}
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    stale = [name for name in DOCUMENTS if old[name] != new[name]]
     if given.check:
-        if old != new:
-            print("README.md is not up to date: python -m benchmarks.readme", file=sys.stderr)
-        return int(old != new)
-    given.readme.write_text(new, encoding="utf-8")
+        if stale:
+            print(f"{' and '.join(stale)} not up to date: python -m benchmarks.readme", file=sys.stderr)
+        return int(bool(stale))
+    for name in stale:
+        (given.root / name).write_text(new[name], encoding="utf-8")
     return 0
 
 
