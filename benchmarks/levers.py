@@ -67,6 +67,7 @@ _SILENT: dict[str, Any] = {"domains": {"spatial": 0.0}}
 _AVERAGE: dict[str, Any] = {"average": 0.4}
 _SPOTS: dict[str, Any] = {"axes": "spots"}
 _POISSON: dict[str, Any] = {"preprocess": {"gain": "poisson"}}
+_ROOT: dict[str, Any] = {"preprocess": {"gain": "slice"}}
 _GENTLE: dict[str, Any] = {"w_scale": 0.3}
 _RECONSTRUCTION = {"w_telescope": 0.0, "w_scale": 0.0, "w_prototypes": 0.0}
 
@@ -115,6 +116,10 @@ LEVERS = {
         title="method smooth, genes at one height by the effects they were simulated with",
         sees="floor",
         true_effects=True,
+    ),
+    "root": Lever(title="default, genes at one height by the root of their share", changes=_ROOT, wider=True),
+    "floor-root": Lever(
+        title="method smooth, genes at one height by the root of their share", changes=_ROOT, sees="floor", wider=True
     ),
     "poisson": Lever(title="default, genes at the height of Poisson counts", changes=_POISSON, wider=True),
     "floor-poisson": Lever(

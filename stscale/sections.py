@@ -44,10 +44,11 @@ class Preprocess(Section):
     transform: Literal["sqrt", "log"] = option(
         "sqrt", "PCA of √x + √(x + 1) at the mean library (Freeman and Tukey), or of log-normalised values"
     )
-    gain: Literal["slice", "poisson", "all"] = option(
-        "slice",
-        "values of a gene in a slice that captures it better or worse at the height of all slices by the root of its "
-        "share, as they follow from Poisson counts, or as they are",
+    gain: Literal["auto", "slice", "poisson", "all"] = option(
+        "auto",
+        "values of a gene in a slice that captures it better or worse at the height of all slices as Poisson counts "
+        "have it where slices capture genes unlike each other, else by the root of its share; always by the root; "
+        "always as Poisson counts have it; as they are",
     )
     scale_genes: bool = option(True, "PCA of genes scaled to unit variance")
     axes: Literal["surroundings", "spots"] = option(

@@ -21,7 +21,7 @@ from stscale.slices.writer import _Stream
 if TYPE_CHECKING:
     import zarr
 
-FORMAT: Final = 5
+FORMAT: Final = 6
 """Version of the feature store; a store of another version is refused."""
 
 ATTRS: Final = "stscale_features"
@@ -163,7 +163,7 @@ class FeatureWriter:
         n = len(self._which)
         return [(lo, min(lo + CHUNK, n)) for lo in range(0, n, CHUNK)]
 
-    def describe(self, ranked: Ranked, *, notes: tuple[str, ...]) -> None:
+    def describe(self, ranked: Ranked, *, height: str, notes: tuple[str, ...]) -> None:
         """Write the gene table and, last, the description that makes the folder a feature store."""
         import pandas as pd
         from anndata.io import write_elem
@@ -194,6 +194,7 @@ class FeatureWriter:
             "n_left_out": self._n_left_out,
             "lognormalized": self._lognormalized,
             "transform": asdict(self._transform),
+            "height": height,
             "notes": list(notes),
             "complete": True,
         }

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,6 +60,8 @@ class FeatureStore:
     """Whether the input was log-normalised; there are no counts then."""
     transform: Transform
     """From log-normalised values to those that the components are of."""
+    height: Literal["slice", "poisson", "all"]
+    """How values of genes that a slice captures better or worse were brought to one height; see `Capture`."""
     notes: tuple[str, ...]
     """What the user should know about the pre-processing, one sentence each."""
 
@@ -97,6 +99,7 @@ class FeatureStore:
             n_left_out=tuple(attrs["n_left_out"]),
             lognormalized=attrs["lognormalized"],
             transform=Transform(**attrs["transform"]),
+            height=attrs["height"],
             notes=tuple(attrs["notes"]),
         )
 
@@ -321,7 +324,8 @@ def build_features(
         if config.center == "kinds":
             kinds = find_kinds(*writer.averages(), components.apart(), seed=seed)
         writer.write_kinds(kinds)
-        writer.describe(ranked, notes=ranked.notes + components.notes + kinds.notes())
+        notes = ranked.notes + capture.notes() + components.notes + kinds.notes()
+        writer.describe(ranked, height=capture.kind, notes=notes)
     return FeatureStore.open(out)
 
 

@@ -1,7 +1,7 @@
 """Block functions of pre-processing: what is done to a few rows of counts, and the ranking that needs a pass."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -11,7 +11,7 @@ from scipy import sparse
 from stscale.compute import Scheduler
 from stscale.config import Preprocess
 from stscale.errors import InputError
-from stscale.slices.capture import PRIOR, Capture, captured
+from stscale.slices.capture import PRIOR, UNLIKE, Capture, captured, spread
 from stscale.slices.collection import Collection
 from stscale.slices.hvg import (
     GeneRanking,
@@ -101,8 +101,12 @@ def slice_capture(collection: Collection, mean: NDArray[np.float64], config: Pre
     if config.gain == "all" or config.transform == "log" or config.lognormalized:
         return Capture.alike(collection.present)
     totals = np.stack([slice_moments(collection, i).total for i in range(len(collection.stores))])
-    share = captured(totals, mean, collection.present, prior=PRIOR[config.gain])
-    return Capture.of(share, mean, collection.present, kind=config.gain)
+    kind, apart = config.gain, float("nan")
+    if kind == "auto":
+        apart = spread(totals, collection.present)
+        kind = "poisson" if apart > UNLIKE else "slice"
+    share = captured(totals, mean, collection.present, prior=PRIOR[kind])
+    return replace(Capture.of(share, mean, collection.present, kind=kind), spread=apart)
 
 
 def rank_collection(

@@ -6,7 +6,7 @@ own slices are. A missing gene filled with its mean would shrink them by about t
 network never saw latents so shrunk; least squares keeps the size and amplifies the noise of weak axes.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -77,7 +77,7 @@ class Projection:
         self.inverse, self.noise = features.pca_inverse(), features.pca_noise()
         self.axes = features.pca_components().astype(np.float64)
         self.variance, self.mean = features.pca_variance(), features.pca_mean()
-        self.kinds = features.kinds()
+        self.kinds, self.height = features.kinds(), features.height
 
     def panel(self, store: SliceStore) -> Panel:
         """Say what a slice shares with the run.
@@ -141,7 +141,8 @@ class Projection:
         )
         with atomic_path(out) as part:
             root = zarr.open_group(part, mode="w", zarr_format=3)
-            capture = slice_capture(collection, self.vocabulary_mean, c).columns(self.columns)
+            as_found = replace(c, gain=self.height)  # what the run took, whatever this slice is like
+            capture = slice_capture(collection, self.vocabulary_mean, as_found).columns(self.columns)
             writer = FeatureWriter(
                 root, collection, self.columns, self.transform, capture.gain, lognormalized=c.lognormalized
             )
@@ -164,7 +165,7 @@ class Projection:
             if self.kinds.moved:
                 kinds = beside_kinds(writer.averages()[0], self.kinds, components.apart()[0])
             writer.write_kinds(kinds)
-            writer.describe(self._ranked(), notes=())
+            writer.describe(self._ranked(), height=self.height, notes=())
         return FeatureStore.open(out)
 
     def _check(self, store: SliceStore) -> None:

@@ -1,10 +1,12 @@
 """What slices capture: shares of known totals, the response of Poisson counts against its definition."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.stats import poisson
 
-from stscale.slices.capture import FEWEST, MOST, PRIOR, Capture, captured, moved
+from stscale.slices.capture import FEWEST, GENES, MOST, PRIOR, TOLD, UNLIKE, Capture, captured, moved, spread
 
 SHARE = np.array([0.5, 0.3, 0.2])
 LIBRARY = np.array([1e8, 4e8])
@@ -99,3 +101,60 @@ def test_shares_are_believed_as_far_as_counts_go() -> None:
     few = captured(totals / 1e6, SHARE, present, prior=100.0)
     np.testing.assert_allclose(few, (totals / 1e6 + 100) / (LIBRARY[:, None] / 1e6 * SHARE + 100))
     assert (np.abs(np.log(few[1])) < np.abs(np.log(share[1]))).all()
+
+
+def drawn(effect, *, libraries=(1e6, 4e6, 5e5, 2e6), genes=600, seed=0):
+    """Totals of slices of unequal depth, the logs of whose shares have the standard deviation asked for."""
+    rng = np.random.default_rng(seed)
+    share = rng.gamma(2.0, 1.0, genes)
+    logs = effect * rng.standard_normal((len(libraries), genes))
+    totals = rng.poisson(np.array(libraries)[:, None] * share / share.sum() * np.exp(logs)).astype(np.float64)
+    return totals, np.ones(totals.shape, dtype=bool)
+
+
+@pytest.mark.parametrize("slices", [2, 4])
+@pytest.mark.parametrize("effect", [0.0, 0.15, 0.3, 0.8])
+def test_spread_is_that_of_the_effects_whatever_the_depth(effect, slices) -> None:
+    libraries = (1e6, 4e6, 5e5, 2e6)[:slices]
+    assert spread(*drawn(effect, libraries=libraries)) == pytest.approx(effect, abs=0.035 + 0.05 * effect)
+
+
+def test_spread_has_no_counting_noise() -> None:
+    few = drawn(0.0, libraries=(2e5, 2e5, 2e5))
+    assert np.median(few[0]) < 500  # noise alone is over 0.04
+    assert spread(*few) < 0.02
+
+
+def test_tissue_that_some_slices_lack_is_not_a_spread() -> None:
+    totals, present = drawn(0.05)
+    rng = np.random.default_rng(1)
+    marked = rng.random(totals.shape[1]) < 0.3
+    totals[0, marked] *= 3.0
+    totals[1, marked] *= 0.4
+    share = totals / totals.sum(axis=1, keepdims=True)
+    assert spread(totals, present) < UNLIKE < np.median(np.log(share / share.mean(axis=0)).std(axis=0))
+
+
+def test_genes_that_one_slice_alone_has_or_few_counts_tell_no_spread() -> None:
+    totals, present = drawn(0.4)
+    whole = spread(totals, present)
+    present[1:, :50], present[0, 50:100] = False, False
+    part = np.where(present, totals, 0.0)
+    assert spread(part, present) == pytest.approx(whole, abs=0.02)
+    silent = np.concatenate([part, np.zeros((len(part), 3))], axis=1)  # genes without a count anywhere
+    there = np.concatenate([present, np.ones((len(part), 3), dtype=bool)], axis=1)
+    assert spread(silent, there) == spread(part, present)
+    assert spread(part[:1], present[:1]) == 0.0
+    known = (np.where(present, totals, np.inf).min(axis=0) >= TOLD) & (present.sum(axis=0) > 1)
+    for n, told in ((GENES - 1, False), (GENES, True)):
+        some = np.flatnonzero(known)[:n]
+        assert (spread(totals[:, some], present[:, some]) > 0) == told
+
+
+def test_a_height_that_was_found_is_told_and_one_asked_for_is_not() -> None:
+    totals, present = drawn(0.4)
+    asked = measured(totals, totals.mean(axis=0), present, kind="poisson")
+    assert asked.notes() == ()
+    found = replace(asked, spread=float(np.log(1.5)))
+    assert "by a factor of 1.50" in found.notes()[0]
+    assert replace(measured(totals, totals.mean(axis=0), present, kind="slice"), spread=0.1).notes() == ()

@@ -71,6 +71,28 @@ def test_poisson_heights_of_a_slice_of_the_run_are_found_again(tmp_path) -> None
     assert np.median(features.gain()[1, odd]) > 1.5 > 1.0 > np.median(features.gain()[1, ~odd])
 
 
+@pytest.mark.parametrize(("effect", "height"), [(0.05, "slice"), (0.5, "poisson")])
+def test_the_height_is_chosen_by_the_slices_and_kept_for_new_ones(tmp_path, effect, height) -> None:
+    values = [2 * counts(0) * np.exp(effect * np.random.default_rng(k).standard_normal(G)) for k in range(3)]
+    made = [
+        write_slice(tmp_path / f"s{k}.zarr", np.random.default_rng(k).poisson(v), gene_names(G), name=f"s{k}", seed=k)
+        for k, v in enumerate(values)
+    ]
+    collection = Collection.build(made)
+    features = build_features(collection, tmp_path / "features.zarr", config=CONFIG, seed=0)
+    asked = build_features(collection, tmp_path / "asked.zarr", config=replace(CONFIG, gain=height), seed=0)
+    assert CONFIG.gain == "auto"
+    assert features.height == asked.height == height
+    np.testing.assert_array_equal(features.pca(0, features.n), asked.pca(0, asked.n))
+    said = [note for note in features.notes if "capture genes unlike" in note]
+    assert len(said) == (height == "poisson")
+    assert not [note for note in asked.notes if "capture genes unlike" in note]
+    # alone, this slice would be like any other
+    _, found = project(features, made[1], tmp_path)
+    assert found.height == height
+    np.testing.assert_allclose(found.gain()[0], features.gain()[1])
+
+
 def test_the_common_mean_is_taken_where_the_run_took_it(run, tmp_path) -> None:
     made, _ = run
     config = Preprocess(n_hvg=60, n_pcs=HIDDEN, min_shared_genes=20, center="all", scale_genes=False)
