@@ -42,6 +42,21 @@ def poisson(n, g, *, seed, level=1.0):
     return rng.poisson(base * groups[rng.integers(0, 3, n)] * depth[:, None]).astype(np.float32)
 
 
+def crossed(first, last, n, times):
+    """Layers of a slice that crosses the layers `first` to `last` some times, in the order of the tissue."""
+    at = np.abs(np.linspace(0, times, n) % 2 - 1) * (last - first) + first
+    return np.minimum(at.astype(int), last - 1)
+
+
+def off(rows, group, layer, shared):
+    """Mean distance between slices of the layers that all have."""
+    found = []
+    for k in shared:
+        at = np.stack([rows[(group == i) & (layer == k)].mean(axis=0) for i in np.unique(group)])
+        found.append(np.linalg.norm(at - at.mean(axis=0), axis=1).mean())
+    return float(np.mean(found))
+
+
 def gene_names(g):
     """Names that are sorted as they are numbered."""
     return np.array([f"g{k:04d}" for k in range(g)])
