@@ -11,6 +11,7 @@ from pathlib import Path
 from benchmarks.child import REPOSITORY
 from benchmarks.data import RESULTS, read_results
 from benchmarks.readme_align import align
+from benchmarks.readme_captures import captures
 from benchmarks.readme_card import card, k
 from benchmarks.readme_composition import composition
 from benchmarks.readme_downstream import downstream
@@ -125,6 +126,7 @@ SECTIONS: dict[str, Callable[[Results], str]] = {
     "card": card,
     "k": k,
     "levers": levers,
+    "captures": captures,
     "surroundings": surroundings,
     "panels": panels,
     "composition": composition,

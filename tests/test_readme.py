@@ -40,6 +40,7 @@ def test_missing_results_and_missing_markers(tmp_path: Path) -> None:
         "card",
         "k",
         "levers",
+        "captures",
         "surroundings",
         "panels",
         "composition",
