@@ -72,6 +72,7 @@ PARTS = {"halves": (0.62, 0.38), "two": (0.7, 0.4), "one": (0.62, 0.0)}
 SHOWN = ("ari", "ilisi", "ceiling")
 NOTES = {
     "cuts": "ARI of the domains of `--method smooth`, and of the default where `trained` is; K given",
+    "root": "the same with heights by the root of the share (`preprocess.gain = 'slice'`), where effects were added",
     "gain": "what moves take away of the variance within kinds of pieces left out, mean of nine searches; own: of "
     "one slice at most, the least of nine; slices are moved where the one is over 0.01 or the other over 0.1",
     "whole": "the same of the sets as they are",
@@ -231,6 +232,10 @@ def main() -> None:
             if given.train and name in TRAINED and center != "all":
                 scores = [trained(found, config, given.work) for config in configs]
                 part["trained"][center] = {key: [s[key] for s in scores] for key in SHOWN}
+        if CUTS[name].effect:
+            found = prepared(name, given.work, Preprocess(gain="slice"), given=own)
+            scores = [measured(found, config, given.work, mixing=True) for config in configs]
+            part["root"] = {key: [s[key] for s in scores] for key in SHOWN}
         keep("cuts", name, part)
     for name in given.whole:
         options = Preprocess(lognormalized=name == "seqfish")

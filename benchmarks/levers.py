@@ -125,8 +125,11 @@ LEVERS = {
     "floor-poisson": Lever(
         title="method smooth, genes at the height of Poisson counts", changes=_POISSON, sees="floor", wider=True
     ),
-    "scale-0.3": Lever(title="default, scale matching at 0.3", changes={"spotscape": _GENTLE}, wider=True),
-    "learned-scale-0.3": Lever(title="learned, scale matching at 0.3", changes=_alone(_GENTLE), sees="learned"),
+    "learned-root": Lever(title="root, learned latents alone", changes=_SILENT | _ROOT, sees="learned"),
+    "scale-0.3": Lever(title="root, scale matching at 0.3", changes={"spotscape": _GENTLE, **_ROOT}, wider=True),
+    "learned-scale-0.3": Lever(
+        title="learned-root, scale matching at 0.3", changes=_alone(_GENTLE) | _ROOT, sees="learned"
+    ),
     "beside-1": Lever(
         title="default, smoothed PCA at the variance of the latents", changes={"domains": {"smoothed": 1.0}}
     ),

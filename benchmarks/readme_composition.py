@@ -24,13 +24,26 @@ def composition(results: Results) -> str:
     over = "; ".join(f"{name} {min(gains):+.3f} to {max(gains):+.3f}" for name, gains in results["seeds"].items())
     count = len(next(iter(results["seeds"].values())))
     parts = [said, table(heads, rows), f"Gain on the sets as they are (of one slice): {whole}."]
-    parts += [f"Gain over {count} seeds of the components: {over}.", _mapped(results)]
+    parts += [f"Gain over {count} seeds of the components: {over}.", _heights(results), _mapped(results)]
     return "\n\n".join(parts)
 
 
 def _cells(found: dict[str, Any], centers: dict[str, str]) -> list[str]:
     ari = [spread(found[c]["ari"], 3) if c in found else "" for c in centers]
     return ari + [f"{statistics.median(found[c]['ilisi']):.3f}" if c in found else "" for c in centers]
+
+
+def _heights(results: Results) -> str:
+    """Render what the height does where slices capture genes unlike each other."""
+    rows = []
+    for name, part in results["cuts"].items():
+        if "root" not in part:
+            continue
+        both = (part["smooth"]["kinds"], part["root"])
+        mixing = [f"{statistics.median(found['ilisi']):.3f}" for found in both]
+        rows.append([name, *(spread(found["ari"], 3) for found in both), *mixing])
+    heads = ["set", *(f"{what}, {gain}" for what in ("ARI", "iLISI") for gain in ("`auto` (default)", "`slice`"))]
+    return f"Beside kinds, by `preprocess.gain` (`--method smooth`):\n\n{table(heads, rows)}"
 
 
 def _mapped(results: Results) -> str:

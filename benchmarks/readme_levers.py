@@ -11,8 +11,8 @@ from benchmarks.tissues import SHAPES
 KNOWN = "floor-true"
 UNTRAINED = "floor-narrow"
 CANDIDATES = (
-    {"poisson": "default", "floor-poisson": "floor-spatial"},
-    {"scale-0.3": "default", "learned-scale-0.3": "learned"},
+    {"poisson": "root", "floor-poisson": "floor-root"},
+    {"scale-0.3": "root", "learned-scale-0.3": "learned-root"},
 )
 """Options that a slice alone does not see, and what each is compared with; a table for each."""
 
@@ -40,8 +40,8 @@ def levers(results: Results) -> str:
         parts.append(_across(sets, across))
     if KNOWN in found:
         parts.append(_known(sets))
-    parts += [_candidates(sets, kind) for kind in CANDIDATES if all(key in found for key in kind)]
-    elsewhere = [key for kind in CANDIDATES for key in kind]
+    elsewhere = [key for kind in CANDIDATES for pair in kind.items() for key in pair]
+    parts += [_candidates(sets, kind) for kind in CANDIDATES if {*kind, *kind.values()} <= set(found)]
     some = [key for key in found if key not in (*everywhere, *across, *elsewhere, KNOWN)]
     if some:
         parts.append(_some(sets, some))

@@ -147,8 +147,11 @@ def test_options_of_several_slices_are_shown_beside_what_they_are_compared_with(
 
     def held(*aris: float) -> dict[str, object]:
         more = [ari + 0.1 for ari in aris]
-        compared = {"default": lever("all", *aris, 0.0), "floor-spatial": lever("floor", *aris)}
-        return {"levers": {**compared, "poisson": lever("counts", *more), "floor-poisson": lever("both", *more)}}
+        alone = {"default": lever("all", *aris, 0.0), "floor-spatial": lever("floor", *aris)}
+        compared = {"root": lever("root", *aris, 0.0), "floor-root": lever("rooted", *aris)}
+        return {
+            "levers": {**alone, **compared, "poisson": lever("counts", *more), "floor-poisson": lever("both", *more)}
+        }
 
     sets = {
         "layers-strong": held(0.5, 0.7),
@@ -158,7 +161,7 @@ def test_options_of_several_slices_are_shown_beside_what_they_are_compared_with(
     }
     text = rendered({"sets": sets, "environment": {"date": "2026-01-01"}, "mean_rank": {}})
     assert "- poisson: counts" in text
-    assert "| sets | default | poisson | floor-spatial | floor-poisson |" in text
+    assert "| sets | root | poisson | floor-root | floor-poisson |" in text
     assert "1 to 2 seeds" in text
     # over the seeds that both have: (0.6 + 0.8) / 2
     both = "0.700 / 0.350 / 0.100 | 0.800 / 0.400 / 0.100"
