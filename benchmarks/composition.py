@@ -70,6 +70,8 @@ CENTERS = {
 }
 PARTS = {"halves": (0.62, 0.38), "two": (0.7, 0.4), "one": (0.62, 0.0)}
 SHOWN = ("ari", "ilisi", "ceiling")
+ACROSS = 3
+"""Spots of the slice beside that each is joined to, as with `--align`."""
 NOTES = {
     "cuts": "ARI of the domains of `--method smooth`, and of the default where `trained` is; K given",
     "root": "the same with heights by the root of the share (`preprocess.gain = 'slice'`), where effects were added",
@@ -145,6 +147,15 @@ def trained(given: Prepared, config: "Run", work: Path) -> dict[str, Any]:
     """Return the scores of the default, clustered as a run does, the true K given."""
     z = embedding(given, LEVERS["default"], config, config.seed, work)[0]
     return scored(given, z, clustered(given, config, z).labels)
+
+
+def aligned(name: str, folder: Path, configs: "list[Run]") -> dict[str, list[float]]:
+    """Return the scores of `--method smooth --align` by configuration, the true K given."""
+    from stscale.config import Graph, Preprocess
+
+    found = prepared(name, folder, Preprocess(), graph=Graph(across=ACROSS), given=cut(name, folder))
+    scores = [measured(found, config, folder, mixing=True) for config in configs]
+    return {key: [s[key] for s in scores] for key in SHOWN}
 
 
 def mapped(name: str, center: str, folder: Path, seed: int) -> dict[str, Any]:
@@ -232,6 +243,8 @@ def main() -> None:
             if given.train and name in TRAINED and center != "all":
                 scores = [trained(found, config, given.work) for config in configs]
                 part["trained"][center] = {key: [s[key] for s in scores] for key in SHOWN}
+        if given.train and name in TRAINED:
+            part["joined"] = aligned(name, given.work, configs)
         if CUTS[name].effect:
             found = prepared(name, given.work, Preprocess(gain="slice"), given=own)
             scores = [measured(found, config, given.work, mixing=True) for config in configs]

@@ -15,6 +15,9 @@ def composition(results: Results) -> str:
         for kind, shown in (("smooth", "smooth"), ("trained", "default")):
             if part[kind]:
                 rows.append([name, shown, f"{part['gain']:+.3f}, {part['own']:+.2f}", *_cells(part[kind], centers)])
+        if "joined" in part:
+            found = {"kinds": part["joined"]}
+            rows.append([name, "smooth, `--align`", "", *_cells(found, centers)])
     heads = ["set", "method", "gain, of one slice", *(f"ARI, {title}" for title in centers.values())]
     heads += [f"iLISI, {title}" for title in centers.values()]
     counts = sorted({len(part["seeds"]) for part in results["cuts"].values()})
