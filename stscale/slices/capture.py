@@ -116,8 +116,9 @@ class Capture:
         if self.kind != "poisson" or np.isnan(self.spread):
             return ()
         return (
-            f"slices capture genes unlike each other (a typical one by a factor of {np.exp(self.spread):.2f}): values "
-            "are brought to one height as Poisson counts have it (preprocess.gain = 'slice': by the root of the share)",
+            f"slices capture genes unlike each other, a typical one by a factor of {np.exp(self.spread):.2f}, as "
+            "donors or batches do: their values are evened out as those of Poisson counts (preprocess.gain = 'slice': "
+            "by roots)",
         )
 
     def columns(self, columns: NDArray[np.integer]) -> "Capture":
