@@ -32,9 +32,11 @@ MIRROR_GAIN = 1.05
 """A mirror image is reported when its sharp score is this many times the other's."""
 HOPEFUL = 0.8
 """A mirror image whose score is below this share of the other's before the last polish is not followed."""
-SCRAMBLES = 3
+SCRAMBLES, MORE, DOUBTFUL = 3, 9, 1.5
+"""Searches by chance, with the source's channels turned at random, and how many more where the score is below so many
+times the best of them: now and then slices without common tissue are above the best of three."""
 CREDIBLE = 1.15
-"""A score must be this many times the best of `SCRAMBLES` searches with the source's channels turned at random.
+"""A score must be this many times the best search by chance.
 Slices of different parts of one layered tissue pass: that they have no spot in common cannot be told."""
 INLIER = 5.0
 """A match is an inlier within this many spacings of the matched spots."""
@@ -168,16 +170,8 @@ def align_pair(source: SliceView, target: SliceView, config: Align, *, seed: int
     """
     rng = np.random.default_rng(np.random.SeedSequence(seed))
     clouds = channels(source, target, center=config.center, width=config.channels)
-    matches = match(
-        source,
-        target,
-        clouds,
-        rng=rng,
-        k=config.k,
-        anchors=config.anchors,
-        keep_scale=config.kind == "rigid",
-        seed=seed,
-    )
+    rigid = config.kind == "rigid"
+    matches = match(source, target, clouds, rng=rng, k=config.k, anchors=config.anchors, keep_scale=rigid, seed=seed)
     levels = _levels(clouds, config, rng)
     smooth = _smooth(levels[-1])
     notes: list[str] = []
@@ -190,6 +184,8 @@ def align_pair(source: SliceView, target: SliceView, config: Align, *, seed: int
             f"{source.name!r} and {target.name!r} overlap nowhere by {config.min_overlap:.0%}, "
             "edges left out; lower align.min_overlap"
         )
+    if CREDIBLE * null <= fit.score < DOUBTFUL * null:
+        null = max(null, _null_score(source, target, matches, smooth, levels, config, rng, tries=MORE))
     credible = fit.score >= CREDIBLE * null and fit.overlap >= config.min_overlap
     if not credible:
         notes.append(
@@ -283,10 +279,12 @@ def _null_score(
     levels: list[Level],
     config: Align,
     rng: np.random.Generator,
+    *,
+    tries: int = SCRAMBLES,
 ) -> float:
     """Best score that the same search reaches when the source's channels mean something else (random turns)."""
     best = 0.0
-    for _ in range(SCRAMBLES):
+    for _ in range(tries):
         width = smooth[0].values.shape[1]
         turn = np.linalg.qr(rng.standard_normal((width, width)))[0]
         other = replace(smooth[0], values=smooth[0].values @ turn)
