@@ -37,17 +37,11 @@ def sets(folder: Path) -> dict[str, Sequence[str]]:
 
 def told(files: Sequence[str], folder: Path) -> float:
     """Return the spread of a set, whose slices are ingested under `folder`."""
-    from stscale.config import Ingest
-    from stscale.slices import Collection, SliceStore, ingest, is_store
+    from stscale.slices import Collection
     from stscale.slices.capture import spread
     from stscale.slices.preprocess import slice_moments
 
-    stores = []
-    for file in map(Path, files):
-        store = file if is_store(file) else folder / file.parent.name / f"{file.stem}.zarr"
-        if not is_store(store):
-            ingest(file, store, config=Ingest())
-        stores.append(SliceStore.open(store))
+    stores = tissues.stored(files, folder / Path(files[0]).parent.name)
     collection = Collection.build(stores, genes="intersection", min_shared=1)
     return spread(np.stack([slice_moments(collection, i).total for i in range(len(stores))]), collection.present)
 

@@ -8,7 +8,7 @@ def captures(results: Results) -> str:
     parts = sorted(results["sets"].items(), key=lambda item: item[1]["spread"])
     rows = [[name, str(part["slices"]), f"{part['spread']:.3f}", f"`{part['height']}`"] for name, part in parts]
     head = (
-        "Spread of the typical gene's share over slices (sd of its natural logarithm, free of counting noise); above "
+        "Spread of the typical gene's share over slices (sd of its natural logarithm, without counting noise); above "
     )
     head += f"{results['bound']:g} heights are those of Poisson counts:"
     return f"{head}\n\n{table(['set', 'slices', 'spread', 'height'], rows)}"

@@ -156,7 +156,7 @@ def _candidates(sets: dict[str, Any], compared: dict[str, str]) -> str:
     seen = sorted({len(_common(sets[name], shown)) for members in groups.values() for name in members})
     counted = f"{seen[0]}" if len(seen) == 1 else f"{seen[0]} to {seen[-1]}"
     said = f"An option of several slices, ARI / boundary CA / iLISI, mean over sets and {counted} seeds:"
-    return f"{said}\n\n{_named(sets, list(compared))}\n\n{table(['sets', *shown], rows)}"
+    return f"{said}\n\n{_named(sets, shown)}\n\n{table(['sets', *shown], rows)}"
 
 
 def _known(sets: dict[str, Any]) -> str:

@@ -1,7 +1,7 @@
 """The protocol sets of domain quality, real and simulated, prepared once: components, graph, annotation."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -124,6 +124,20 @@ def annotated(store: "SliceStore") -> "AnnData":
     return made
 
 
+def stored(files: Sequence[str], folder: Path | None) -> "list[SliceStore]":
+    """Open slices; what is no slice store yet becomes one in `folder`, or beside itself, once."""
+    from stscale.config import Ingest
+    from stscale.slices import SliceStore, ingest, is_store
+
+    stores = []
+    for source in map(Path, files):
+        store = source if is_store(source) else (folder or source.parent) / f"{source.stem}.zarr"
+        if not is_store(store):
+            ingest(source, store, config=Ingest())
+        stores.append(SliceStore.open(store))
+    return stores
+
+
 def _plain(config: Any) -> dict[str, Any]:
     from dataclasses import asdict
 
@@ -162,21 +176,15 @@ def prepared(
     """
     from dataclasses import asdict
 
-    from stscale.config import Graph, Ingest
+    from stscale.config import Graph
     from stscale.graphs import load, spatial_graph
     from stscale.options import digest
-    from stscale.slices import Collection, FeatureStore, SliceStore, build_features, ingest, is_store
+    from stscale.slices import Collection, FeatureStore, build_features
 
     found = given or tissue(name, folder)
-    stores = [Path(f) for f in found.files]
-    for i, source in enumerate(stores):
-        if not is_store(source):
-            stores[i] = (source.parent if given else folder / name.partition("-")[0]) / f"{source.stem}.zarr"
-            if not is_store(stores[i]):
-                ingest(source, stores[i], config=Ingest())
-    slices = [SliceStore.open(s) for s in stores]
+    slices = stored(found.files, None if given else folder / name.partition("-")[0])
     # a slice made anew is another input: its modification is part of the place
-    stamps = [(s / "zarr.json").stat().st_mtime_ns for s in stores]
+    stamps = [(s.path / "zarr.json").stat().st_mtime_ns for s in slices]
     choices = [asdict(preprocess), stamps, seed, *([True] if true_effects else [])]
     path = folder / "features" / name / digest(choices)
     features_path, graph_path = path / "features.zarr", path / "graph.npz"

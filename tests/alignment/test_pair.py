@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from made_views import errors, rotation, views
 
-from stscale.alignment import SliceView, Transform, align_pair, channels, match
+from stscale.alignment import SliceView, Transform, align_pair, channels, match, pair
 from stscale.alignment.pair import Level
 from stscale.config import Align
 from stscale.errors import InputError
@@ -173,3 +173,24 @@ def test_matches_lie_near_the_truth_and_are_few():
 
 def test_rotation_helper_turns_counter_clockwise():
     np.testing.assert_allclose(rotation(90) @ [1, 0], [0, 1], atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("share", "second", "tries", "credible"),
+    [(1.0, 0.0, [3], False), (0.8, 0.0, [3, 9], True), (0.8, 1.0, [3, 9], False), (0.6, 1.0, [3], True)],
+    ids=["no better than chance", "doubtful and believed", "doubtful and not believed", "clear"],
+)
+def test_only_a_doubtful_pair_is_compared_with_more_searches_by_chance(monkeypatch, share, second, tries, credible):
+    (a, b), _ = views(seed=0)
+    score = align_pair(b, a, QUICK).score
+    asked = []
+
+    def null(*_, tries=pair.SCRAMBLES):
+        asked.append(tries)
+        return score * (share if len(asked) == 1 else second)
+
+    monkeypatch.setattr(pair, "_null_score", null)
+    found = align_pair(b, a, QUICK)
+    assert asked == tries
+    assert found.credible is credible
+    assert any("do not trust" in note for note in found.notes) is not credible
