@@ -90,14 +90,12 @@ SEEDED, SEEDS = ("dlpfc", "dlpfc-halves-0.3"), 8
 
 def cut(name: str, folder: Path) -> Tissue:
     """Return a cut set, made under `folder` once."""
-    import anndata as ad
-
     made = CUTS[name]
     whole = tissues.tissue(made.of, folder)
     files = [folder / "cut" / name / f"{Path(f).stem}.h5ad" for f in whole.files]
     rng = np.random.default_rng(SEED)
     for i, (source, file) in enumerate(zip(whole.files, files, strict=True)):
-        adata = _read(Path(source), ad)
+        adata = read(Path(source))
         counts = adata.X.tocsr()
         if made.effect:
             # around e^-effect; of the sixth that would exceed 1 all counts are kept
@@ -111,7 +109,10 @@ def cut(name: str, folder: Path) -> Tissue:
     return Tissue(name=name, files=tuple(map(str, files)), k=whole.k, unlabelled=whole.unlabelled)
 
 
-def _read(source: Path, ad: Any) -> "anndata.AnnData":
+def read(source: Path) -> "anndata.AnnData":
+    """Return a slice, a store or a file, in memory."""
+    import anndata as ad
+
     from stscale.slices import SliceStore, is_store
 
     return tissues.annotated(SliceStore.open(source)) if is_store(source) else ad.read_h5ad(source)

@@ -14,6 +14,7 @@ from benchmarks.readme_align import align
 from benchmarks.readme_captures import captures
 from benchmarks.readme_card import card, k
 from benchmarks.readme_composition import composition
+from benchmarks.readme_depth import depth
 from benchmarks.readme_downstream import downstream
 from benchmarks.readme_levers import levers, panels, surroundings
 from benchmarks.readme_methods import methods
@@ -127,6 +128,7 @@ SECTIONS: dict[str, Callable[[Results], str]] = {
     "k": k,
     "levers": levers,
     "captures": captures,
+    "depth": depth,
     "surroundings": surroundings,
     "panels": panels,
     "composition": composition,

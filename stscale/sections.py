@@ -51,6 +51,10 @@ class Preprocess(Section):
         "always as Poisson counts have it; as they are",
     )
     scale_genes: bool = option(True, "PCA of genes scaled to unit variance")
+    rare: Literal["auto", "less", "alike"] = option(
+        "auto",
+        "genes that few spots have a count of (sqrt, scaled) weigh less where most genes are such; always; never",
+    )
     axes: Literal["surroundings", "spots"] = option(
         "surroundings", "principal axes of each spot averaged with those around it, or of single spots"
     )

@@ -41,6 +41,7 @@ def test_missing_results_and_missing_markers(tmp_path: Path) -> None:
         "k",
         "levers",
         "captures",
+        "depth",
         "surroundings",
         "panels",
         "composition",

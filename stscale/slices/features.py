@@ -315,6 +315,7 @@ def build_features(
             center="all" if config.center == "all" else "slice",
             scale=config.scale_genes,
             coherence=config.coherence,
+            rare=config.rare if transform.kind == "sqrt" else "alike",
             precision=capture.precision,
             seed=seed,
         )

@@ -13,15 +13,7 @@ largest eigenvectors are the axes. Scores of such slices: `components`.
 Most of a spot's variance is counting noise, which all genes have, and so is much of its axes. Rows x_b may be averages
 of spots with those around them instead (`surroundings`), whose noise is a small share κ of a spot's; with U_i = Σ x_b
 and B_i rows of slice i in place of S_i and n_i, the formula above holds for them. Scores are of spots on these axes.
-What neighbours share of a gene's variance is its autocorrelation,
-
-    I_j = (v_j / σ²_j − κ̄) / (1 − κ̄)
-
-with the variances v_j of averages and σ²_j of spots: Moran's I with the weights Σ_b w_bi w_bj, i ≠ j. A gene weighs
-I_j^a / σ_j: of many genes that share nothing, each would bring its noise.
-
-Source: Moran, Notes on continuous stochastic phenomena, Biometrika 37 (1950), 17-23; of axes by what neighbours share,
-Wartenberg, Multivariate spatial correlation, Geogr. Anal. 17 (1985), 263-283.
+What genes weigh: `gene_weights`.
 """
 
 from collections.abc import Iterable
@@ -34,12 +26,12 @@ from scipy import sparse
 
 from stscale.errors import InputError
 from stscale.slices.components import Components
+from stscale.slices.gene_weights import gene_weights, least_deviation, rare_notes
 from stscale.slices.surroundings import Averages, Surroundings
 
 DENSE_BYTES = 16 << 20  # rows made dense at a time
 SPARSE_BELOW = 0.06  # share of stored entries below which the sparse product is the faster one (measured)
 SLAB = 512  # columns of a sparse product at a time
-FLOOR = 0.005  # least autocorrelation a gene is taken to have; that of 10⁴ spots without any comes out between ±0.01
 NOISE_ROUNDS = 3  # of the share of noise, where it depends on itself
 SMALL = 512  # genes up to which all eigenvectors are computed directly
 
@@ -143,6 +135,7 @@ class Gram:
         center: Literal["all", "slice"] = "all",
         scale: bool = False,
         coherence: float = 0.0,
+        rare: Literal["auto", "less", "alike"] = "alike",
         precision: NDArray[np.float64] | None = None,
         seed: int = 0,
     ) -> Components:
@@ -158,8 +151,10 @@ class Gram:
         scale
             Divide each gene by its standard deviation around that mean first (PCA of the correlations).
         coherence
-            Power a of a gene's autocorrelation in its weight; without effect on axes of spots. An autocorrelation below
-            `FLOOR` counts as that.
+            Power a of a gene's autocorrelation in its weight; without effect on axes of spots (`gene_weights`).
+        rare
+            With `scale`, whether genes that few spots have a count of are blown up as others are (`gene_weights`); for
+            transformed counts.
         precision
             (s, g), what each slice tells of each gene (`Components`); default: as much of all that it has.
         seed
@@ -198,7 +193,9 @@ class Gram:
             # of two genes that no slice has both, nothing is known: 0 stays 0
             variance /= np.maximum(self._n @ self._root**2 / n, 1e-12)
             gram /= np.maximum((self._root.T * self._seen) @ self._root / self._seen.sum(), 1e-12)
-        inverse = self._inverse(variance, np.diag(gram) / degrees, scale=scale, coherence=coherence)
+        least = least_deviation(variance, rare) if scale else 0.0
+        averaged = self._averaged(np.diag(gram) / degrees)
+        inverse = gene_weights(variance, *averaged, scale=scale, least=least, coherence=coherence)
         gram *= inverse[:, None]
         gram *= inverse[None, :]
         values, axes = _largest(gram, p, seed)
@@ -212,14 +209,22 @@ class Gram:
             centre=centre,
             inverse=inverse,
             precision=self._present.astype(np.float64),
-            notes=notes,
+            notes=notes + rare_notes(variance, least),
         )
-        total = float(variance @ inverse**2)
+        found = self._told(found, float(variance @ inverse**2))
+        return found if precision is None else replace(found, precision=precision)
+
+    def _averaged(self, variance: NDArray[np.float64]) -> tuple[NDArray[np.float64] | None, float]:
+        """Return the variance (g,) of rows where they are averages, and the share κ̄ of a spot's noise that is kept."""
+        return (None if self._surroundings is None else variance), self._noise / float(self._seen.sum())
+
+    def _told(self, found: Components, total: float) -> Components:
+        """Return components with their shares of noise; the variance of all genes is `total`."""
         # scores of slices that lack genes depend on the noise: from least squares on
         for _ in range(1 if self._present.all() else NOISE_ROUNDS):
             found = replace(found, noise=self._noise_share(found, total))
         self._kept = []
-        return found if precision is None else replace(found, precision=precision)
+        return found
 
     def _noise_share(self, found: Components, total: float) -> NDArray[np.float64]:
         """Return the share of noise in the variance of the rows kept along each axis, (p,).
@@ -236,22 +241,6 @@ class Gram:
         variance = squares / count
         noise = max(total - float(variance.sum()), 0.0) / max(g - p, 1)
         return np.asarray(np.minimum(noise / np.maximum(variance, 1e-300), 1.0))
-
-    def _inverse(
-        self, variance: NDArray[np.float64], averaged: NDArray[np.float64], *, scale: bool, coherence: float
-    ) -> NDArray[np.float64]:
-        """Return what genes are multiplied by, (g,), from the variances of spots and of averages."""
-        # a constant gene has no spread to divide by: it stays at 0; rounding leaves tiny variances there
-        varies = variance > 1e-12 * max(float(variance.max()), 1e-300)
-        inverse = np.ones(len(variance))
-        if scale:
-            inverse[varies] = 1.0 / np.sqrt(variance[varies])
-            inverse[~varies] = 0.0
-        if coherence and self._surroundings is not None:
-            share = self._noise / float(self._seen.sum())
-            found = (averaged[varies] / variance[varies] - share) / max(1.0 - share, 1e-12)
-            inverse[varies] *= np.clip(found, FLOOR, 1.0) ** coherence
-        return inverse
 
     def spread(self, squares: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the variance of the spots along each axis, (p,), after `components`.

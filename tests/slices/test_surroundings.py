@@ -4,7 +4,8 @@ from scipy import sparse
 from scipy.spatial.distance import cdist
 
 from stscale.slices import surroundings
-from stscale.slices.pca import FLOOR, Gram
+from stscale.slices.gene_weights import FLOOR
+from stscale.slices.pca import Gram
 from stscale.slices.surroundings import Surroundings
 
 SIZES = (70, 9, 133)  # unequal; windows of 16 cut none of them evenly
