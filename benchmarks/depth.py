@@ -15,7 +15,7 @@ import numpy as np
 from benchmarks import tissues
 from benchmarks.composition import read
 from benchmarks.data import RESULTS, environment, read_results, say, write_results
-from benchmarks.levers import LEVERS, embedding
+from benchmarks.levers import LEVERS, embedding, options
 from benchmarks.tissues import Tissue, prepared
 from benchmarks.trial import clustered, scored
 
@@ -74,17 +74,15 @@ def measured(
 
     Where genes weigh what they do in another way of the same lever, its scores in `known` are the same.
     """
-    from stscale.config import Run
-
     _, lever, changes = WAYS[way]
-    options = Run().replace(LEVERS[lever].changes).replace(changes)
-    found = prepared(given.name, work, options.preprocess, given=given)
+    plain = options(LEVERS[lever]).replace(changes)
+    found = prepared(given.name, work, plain.preprocess, given=given)
     features = {"spots": found.features.n, "counts": float(np.mean(found.features.library()))}
     same = lever, found.features.pca_inverse().tobytes()
     if same not in known:
         scores = []
         for seed in seeds:
-            config = options.replace({"run": {"seed": seed}})
+            config = plain.replace({"run": {"seed": seed}})
             z = embedding(found, LEVERS[lever], config, seed, work)[0]
             scores.append(scored(found, z, clustered(found, config, z).labels))
         known[same] = {key: [s[key] for s in scores] for key in SHOWN}

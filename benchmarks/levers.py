@@ -157,6 +157,14 @@ LEVERS = {
 }
 
 
+def options(lever: Lever) -> "Run":
+    """Return the options of a lever."""
+    from stscale.config import Run
+
+    config = Run().replace(lever.changes)
+    return config if lever.wider else config.replace({"domains": {"wider": 0.0}})
+
+
 def embedding(
     given: Prepared, lever: Lever, config: "Run", seed: int, work: Path
 ) -> tuple[NDArray[np.float32], float, float]:
@@ -194,11 +202,7 @@ def learned(given: Prepared, config: "Run", work: Path) -> tuple[NDArray[np.floa
 
 def measure(name: str, lever: Lever, seed: int, work: Path) -> dict[str, Any]:
     """Return the metrics of one lever on one set with one seed."""
-    from stscale.config import Run
-
-    config = Run().replace({**lever.changes, "run": {"seed": seed, "threads": 1}})
-    if not lever.wider:
-        config = config.replace({"domains": {"wider": 0.0}})
+    config = options(lever).replace({"run": {"seed": seed, "threads": 1}})
     given = prepared(name, work, config.preprocess, graph=config.graph, true_effects=lever.true_effects)
     z, training, weight = embedding(given, lever, config, seed, work)
     start = time.perf_counter()

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from benchmarks import depth, tissues
+from benchmarks.levers import LEVERS, options
 from benchmarks.readme_depth import depth as shown
 
 
@@ -43,6 +44,12 @@ def test_ways_in_which_genes_weigh_the_same_are_measured_once(tmp_path, monkeypa
     floor, _ = depth.measured("floor", made, [0], tmp_path, known)
     assert floor["ilisi"] != first["ilisi"]
     assert len(known) == 2
+
+
+def test_the_floor_is_the_levers_own() -> None:
+    plain = options(LEVERS[depth.WAYS["floor"][1]])
+    assert (plain.preprocess.transform, plain.domains.wider, plain.domains.moves) == ("log", 0.0, 0)
+    assert options(LEVERS[depth.WAYS["smooth"][1]]).domains.wider > 0.0
 
 
 def test_the_table_has_the_deepest_of_a_set_first() -> None:
