@@ -95,7 +95,7 @@ def cut(name: str, folder: Path) -> Tissue:
     files = [folder / "cut" / name / f"{Path(f).stem}.h5ad" for f in whole.files]
     rng = np.random.default_rng(SEED)
     for i, (source, file) in enumerate(zip(whole.files, files, strict=True)):
-        adata = read(Path(source))
+        adata = tissues.read(Path(source))
         counts = adata.X.tocsr()
         if made.effect:
             # around e^-effect; of the sixth that would exceed 1 all counts are kept
@@ -107,15 +107,6 @@ def cut(name: str, folder: Path) -> Tissue:
             file.parent.mkdir(parents=True, exist_ok=True)
             adata[_kept(adata, made.way, i, len(files))].copy().write_h5ad(file)
     return Tissue(name=name, files=tuple(map(str, files)), k=whole.k, unlabelled=whole.unlabelled)
-
-
-def read(source: Path) -> "anndata.AnnData":
-    """Return a slice, a store or a file, in memory."""
-    import anndata as ad
-
-    from stscale.slices import SliceStore, is_store
-
-    return tissues.annotated(SliceStore.open(source)) if is_store(source) else ad.read_h5ad(source)
 
 
 def _kept(adata: "anndata.AnnData", way: str, i: int, slices: int) -> NDArray[np.bool_]:

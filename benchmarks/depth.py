@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from benchmarks import tissues
-from benchmarks.composition import read
 from benchmarks.data import RESULTS, environment, read_results, say, write_results
 from benchmarks.levers import LEVERS, embedding, options
 from benchmarks.tissues import Tissue, prepared
@@ -55,7 +54,7 @@ def thinned(name: str, folder: Path) -> Tissue:
     files = [folder / "thinned" / name.replace(", ", "-") / f"{Path(f).stem}.h5ad" for f in whole.files]
     rng = np.random.default_rng(SEED)
     for i, (source, file) in enumerate(zip(whole.files, files, strict=True)):
-        adata = read(Path(source))
+        adata = tissues.read(Path(source))
         counts = adata.X.tocsr()
         kept = rng.binomial(np.rint(counts.data).astype(int), shares[i % len(shares)])
         counts.data = kept.astype(np.float32)

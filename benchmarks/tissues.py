@@ -124,6 +124,15 @@ def annotated(store: "SliceStore") -> "AnnData":
     return made
 
 
+def read(source: Path) -> "AnnData":
+    """Return a slice, a store or a file, in memory."""
+    import anndata as ad
+
+    from stscale.slices import SliceStore, is_store
+
+    return annotated(SliceStore.open(source)) if is_store(source) else ad.read_h5ad(source)
+
+
 def stored(files: Sequence[str], folder: Path | None) -> "list[SliceStore]":
     """Open slices; what is no slice store yet becomes one in `folder`, or beside itself, once."""
     from stscale.config import Ingest

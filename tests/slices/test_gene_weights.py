@@ -57,7 +57,6 @@ def scarce(tmp_path_factory):
         X[:, :3] += 1
         X[:, 40:] = 0
         X[np.arange(3) + 100 * i, 40 + np.arange(3)] = 1  # seen once in a slice
-        X[5 + i, 43 + i] = 0
         parts.append(write_slice(folder / f"{i}.zarr", X, gene_names(80), name=f"{i}", chunk=256, seed=i))
     return Collection.build(parts)
 
