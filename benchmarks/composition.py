@@ -243,8 +243,7 @@ def main() -> None:
             part["root"] = {key: [s[key] for s in scores] for key in SHOWN}
         keep("cuts", name, part)
     for name in given.whole:
-        options = Preprocess(lognormalized=name == "seqfish")
-        keep("whole", name, _gain(prepared(name, given.work, options)))
+        keep("whole", name, _gain(prepared(name, given.work, Preprocess())))
     for name in SEEDED if given.whole else ():
         keep("seeds", name, over_seeds(name, given.work, SEEDS))
     for name in MAPPED if given.map else ():

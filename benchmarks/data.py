@@ -6,7 +6,7 @@ import os
 import platform
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -33,8 +33,6 @@ class TissueSet:
         Figures of others on the same slices, for comparison.
     labelled
         Whether there is an annotation of domains; else mixing and coherence alone are measured.
-    options
-        What every run needs to read the slices.
     """
 
     title: str
@@ -42,7 +40,6 @@ class TissueSet:
     unlabelled: tuple[str, ...] = ()
     published: tuple[dict[str, Any], ...] = ()
     labelled: bool = True
-    options: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 _DLPFC_FIGURES: tuple[dict[str, Any], ...] = (
@@ -70,9 +67,7 @@ SETS = {
     "her2st": TissueSet(title="her2st", k=6, unlabelled=("undetermined",)),
 }
 UNLABELLED = {
-    "seqfish": TissueSet(
-        title="seqfish_embryo2", k=12, labelled=False, options={"preprocess": {"lognormalized": True}}
-    ),
+    "seqfish": TissueSet(title="seqfish_embryo2", k=12, labelled=False),
     "iss": TissueSet(title="iss_coronal", k=12, labelled=False),
 }
 

@@ -94,7 +94,7 @@ def features_of(files: list[str], run: "RunFolder", config: "Run") -> "tuple[Col
 
     stores = [run.file("slices", f"{slice_name(Path(f))}.zarr") for f in files]
     for source, store in zip(files, stores, strict=True):
-        ingest(Path(source), store, config=config.ingest)
+        ingest(Path(source), store, config=config.ingesting)
     pre = config.preprocess
     collection = Collection.build(
         [SliceStore.open(s) for s in stores], genes=pre.genes, min_shared=pre.min_shared_genes

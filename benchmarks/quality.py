@@ -149,10 +149,7 @@ def one(name: str, row: Row, seed: int, threads: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="stscale-quality-") as folder:
         out = str(Path(folder) / "run")
         common = {"files": slice_files(name), "out": out, "k": tissue.k, "seed": seed, "threads": threads}
-        own = dict(row.arguments)
-        if tissue.options:
-            own["changes"] = {**own["changes"], **tissue.options}
-        done = call(row.function, {**common, **own}, threads=threads)
+        done = call(row.function, {**common, **row.arguments}, threads=threads)
         arguments = {"out": out, "unlabelled": list(tissue.unlabelled), "threads": threads, "labelled": tissue.labelled}
         scored = call("benchmarks.quality:score", arguments, threads=threads).value
     parts = scored["parts"]

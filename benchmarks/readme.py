@@ -18,8 +18,10 @@ from benchmarks.readme_depth import depth
 from benchmarks.readme_downstream import downstream
 from benchmarks.readme_levers import levers, panels, surroundings
 from benchmarks.readme_methods import methods
+from benchmarks.readme_normalised import normalised
 from benchmarks.readme_scale import published, scale
 from benchmarks.readme_summary import summary
+from benchmarks.readme_unseen import unseen
 from benchmarks.tables import Results, machine, table
 
 COLUMNS = {
@@ -129,6 +131,8 @@ SECTIONS: dict[str, Callable[[Results], str]] = {
     "levers": levers,
     "captures": captures,
     "depth": depth,
+    "unseen": unseen,
+    "normalised": normalised,
     "surroundings": surroundings,
     "panels": panels,
     "composition": composition,

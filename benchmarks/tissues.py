@@ -133,16 +133,20 @@ def read(source: Path) -> "AnnData":
     return annotated(SliceStore.open(source)) if is_store(source) else ad.read_h5ad(source)
 
 
-def stored(files: Sequence[str], folder: Path | None) -> "list[SliceStore]":
-    """Open slices; what is no slice store yet becomes one in `folder`, or beside itself, once."""
+def stored(files: Sequence[str], folder: Path | None, *, recover: bool = True) -> "list[SliceStore]":
+    """Open slices; what is no slice store yet becomes one in `folder`, or beside itself, once.
+
+    Without `recover` normalised values stay what they are.
+    """
     from stscale.config import Ingest
     from stscale.slices import SliceStore, ingest, is_store
 
     stores = []
     for source in map(Path, files):
-        store = source if is_store(source) else (folder or source.parent) / f"{source.stem}.zarr"
+        end = "" if recover else "-as-given"
+        store = source if is_store(source) else (folder or source.parent) / f"{source.stem}{end}.zarr"
         if not is_store(store):
-            ingest(source, store, config=Ingest())
+            ingest(source, store, config=Ingest(recover=recover), name=source.stem)
         stores.append(SliceStore.open(store))
     return stores
 
@@ -191,7 +195,8 @@ def prepared(
     from stscale.slices import Collection, FeatureStore, build_features
 
     found = given or tissue(name, folder)
-    slices = stored(found.files, None if given else folder / name.partition("-")[0])
+    place = None if given else folder / name.partition("-")[0]
+    slices = stored(found.files, place, recover=not preprocess.lognormalized)
     # a slice made anew is another input: its modification is part of the place
     stamps = [(s.path / "zarr.json").stat().st_mtime_ns for s in slices]
     choices = [asdict(preprocess), stamps, seed, *([True] if true_effects else [])]

@@ -16,6 +16,9 @@ def ingest(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the slice stores.")],
     tile: Annotated[int | None, typer.Option("--tile", help="Spots per tile.", min=1)] = None,
     chunk: Annotated[int | None, typer.Option("--chunk", help="Rows written at a time; whole tiles.", min=1)] = None,
+    as_given: Annotated[
+        bool, typer.Option("--as-given", help="Keep normalised values; else they become counts again where they can.")
+    ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace stores that are already there.")] = False,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -27,7 +30,7 @@ def ingest(
     from stscale.slices.sources import slice_name
 
     sources = matched(sources)
-    given = {"tile": tile, "chunk": chunk}
+    given = {"tile": tile, "chunk": chunk, "recover": False if as_given else None}
     config = build(Ingest, {k: v for k, v in given.items() if v is not None}, "ingest")
     targets = [out / f"{slice_name(s)}.zarr" for s in sources]
     for source, target in zip(sources, targets, strict=True):
@@ -40,7 +43,4 @@ def ingest(
     for source, target in zip(sources, targets, strict=True):
         store = ingest_slice(source, target, config=config)
         if not quiet:
-            kind = (
-                "counts" if store.is_counts else "log-normalised" if store.lognormalized else "neither counts nor log"
-            )
-            typer.echo(f"{target}: {store.n} spots × {store.n_genes} genes, {kind}")
+            typer.echo(f"{target}: {store.n} spots × {store.n_genes} genes, {store.kind}")

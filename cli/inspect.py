@@ -26,10 +26,9 @@ def _slice(path: Path) -> list[str]:
 
     if is_store(path):
         s = SliceStore.open(path)
-        kind = "counts" if s.is_counts else "log-normalised" if s.lognormalized else "neither counts nor log-normalised"
         return [
             f"{path}: slice store {s.name!r}",
-            f"  {s.n} spots × {s.n_genes} genes, {s.nnz} values stored ({kind}, largest {s.max_value:g})",
+            f"  {s.n} spots × {s.n_genes} genes, {s.nnz} values stored ({s.kind}, largest {s.max_value:g})",
             f"  tile {s.tile}, chunk {s.chunk}, unit {s.unit or 'not stated'}, from {s.source}",
             f"  annotations: {', '.join(s.obs().columns) or 'none'}",
         ]

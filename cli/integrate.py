@@ -43,7 +43,10 @@ def integrate(
     settings: Setting = None,
     align: AlignFirst = None,
     lognormalized: Annotated[
-        bool | None, typer.Option("--lognormalized", help="The input is already log-normalised.")
+        bool | None, typer.Option("--lognormalized", help="The input is log-normalised, and used as it is.")
+    ] = None,
+    fractional: Annotated[
+        bool | None, typer.Option("--fractional", help="Use amounts that are no integers as if they were counts.")
     ] = None,
     genes: Annotated[str | None, typer.Option("--genes", help="Vocabulary: intersection or union.")] = None,
     device: Annotated[str | None, typer.Option("--device", help="auto, cpu or cuda.")] = None,
@@ -83,7 +86,7 @@ def integrate(
                 "max_vram": max_vram,
             },
             "domains": {"k": domains},
-            "preprocess": {"lognormalized": lognormalized, "genes": genes},
+            "preprocess": {"lognormalized": lognormalized, "fractional": fractional, "genes": genes},
         },
     )
     run = joining(run, align)

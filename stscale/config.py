@@ -101,6 +101,11 @@ class Run(Section):
         InputError
             Naming both options.
         """
+        if self.preprocess.lognormalized and self.preprocess.fractional:
+            raise InputError(
+                "preprocess.lognormalized and preprocess.fractional are both set: values are logarithms, or amounts on "
+                "a linear scale; say one"
+            )
         if self.preprocess.lognormalized and "zinb" not in getattr(self.network, "without", ("zinb",)):
             raise InputError(
                 f"{self.method} reconstructs raw counts and log-normalised input has none; give counts, or leave that "
@@ -130,6 +135,11 @@ class Run(Section):
                 f"domains.k = {self.domains.k} and mhal.prototypes = {self.mhal.prototypes}: an assignment merges the "
                 "prototypes to domains.k domains; give that many domains (-k), and as many prototypes or more"
             )
+
+    @property
+    def ingesting(self) -> Ingest:
+        """The options of ingestion: logarithms that are to be used as they are given do not become counts."""
+        return dataclasses.replace(self.ingest, recover=self.ingest.recover and not self.preprocess.lognormalized)
 
     @property
     def budget(self) -> Train:

@@ -17,6 +17,9 @@ class Ingest(Section):
     tile: int = option(64, "spots per tile; a chunk is a whole number of tiles", low=1)
     chunk: int = option(8192, "rows written and read at a time", low=1)
     memory_mb: int = option(256, "memory for sorting the counts of one slice, MiB", low=16)
+    recover: bool = option(
+        True, "counts that were divided by a size of each spot, or logarithms of such, become counts again"
+    )
 
     def check(self) -> None:
         """Refuse chunks that cut a tile."""
@@ -38,7 +41,10 @@ class Preprocess(Section):
     hvg_span: float = option(0.3, "span of the loess of variance on mean", above=0.0, high=1.0)
     min_shared_genes: int = option(50, "fewer shared genes than this is an error", low=1)
     target_sum: float = option(1e4, "counts per spot after library-size normalisation", above=0.0)
-    lognormalized: bool = option(False, "the input is already log-normalised; refused unless said")
+    lognormalized: bool = option(False, "logarithms are used as they are given; refused unless said")
+    fractional: bool = option(
+        False, "amounts that are no integers, as corrected counts, are used as if they were counts; refused unless said"
+    )
     block: int = option(2_097_152, "stored counts that a worker reads at a time", low=1024)
     n_pcs: int = option(50, "principal components of the normalised genes", low=1)
     transform: Literal["sqrt", "log"] = option(

@@ -53,8 +53,13 @@ def other_genes(adata):
     return adata
 
 
-def halves(adata):
-    adata.X = sparse.csr_matrix(adata.X * 100.5)
+def corrected(adata):
+    adata.X = sparse.csr_matrix(adata.X.toarray() * (100 + np.random.default_rng(0).random(adata.shape)))
+    return adata
+
+
+def smoothed(adata):
+    adata.X = sparse.csr_matrix(np.log1p(adata.X.toarray() * np.random.default_rng(0).random(adata.shape)))
     return adata
 
 
@@ -69,8 +74,10 @@ DATA = {
     "gene names": (repeated_gene, [], ["'b'", "1 gene names that repeat (first: 'twin')"]),
     "positions": (shared_positions, [], ["'b'", "5 of 150 spots on the position of another"]),
     "few genes": (other_genes, [], ["a", "b", "49", "50"]),
-    "log": (lambda adata: logged("b", adata), [], ["'b'", "--lognormalized"]),
-    "neither": (halves, [], ["'b'", "neither counts nor logarithms"]),
+    "log": (smoothed, [], ["'b'", "--lognormalized"]),
+    "log as given": (lambda adata: logged("b", adata), ["--set", "ingest.recover=false"], ["'b'", "--lognormalized"]),
+    "neither": (corrected, [], ["'b'", "neither counts nor logarithms", "--fractional"]),
+    "both words": (corrected, ["--fractional", "--lognormalized"], ["both set"]),
     "counts as log": (lambda adata: adata, ["--lognormalized"], ["'a'", "holds counts", "leave out --lognormalized"]),
     "K too large": (lambda adata: adata, ["-k", "261"], ["domains.k = 261", "260 spots"]),
 }

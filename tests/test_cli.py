@@ -7,6 +7,7 @@ import tomllib
 from pathlib import Path
 
 import anndata
+import numpy as np
 import pytest
 from sklearn.metrics import adjusted_rand_score
 
@@ -71,6 +72,21 @@ def test_the_later_wins(stscale_, tmp_path):
     train = tomllib.loads(out)["train"]
     assert (code, train["lr"], train["epochs"]) == (0, 0.25, 3)
     assert tomllib.loads(out)["spotscape"]["input"] == "genes"
+
+
+def test_normalised_slices_become_counts_or_stay_as_given(stscale_, tmp_path):
+    stscale_("simulate", tmp_path / "sim", "--slices", 1, "--spots", 100, "--genes", 70, "--threads", 1)
+    adata = anndata.read_zarr(next((tmp_path / "sim").glob("*.zarr")))
+    adata.X = adata.X.astype(np.float32).log1p()
+    adata.write_h5ad(tmp_path / "logs.h5ad")
+    for options, kind in (([], "counts, brought back from log(1 + x) of counts"), (["--as-given"], "log-normalised")):
+        code, out, err = stscale_("ingest", tmp_path / "logs.h5ad", "-o", tmp_path / "out", "--overwrite", *options)
+        assert code == 0, err
+        assert f"100 spots × 70 genes, {kind}" in out
+        assert f"values stored ({kind}" in stscale_("inspect", tmp_path / "out" / "logs.zarr")[1]
+    code, out, err = stscale_("integrate", tmp_path / "out" / "logs.zarr", "-o", tmp_path / "run", *SMALL)
+    assert code == 2
+    assert err.splitlines()[-1].startswith("error: slice 'logs' holds log-normalised values")
 
 
 def test_from_simulation_to_metrics(stscale_, tmp_path):

@@ -185,7 +185,7 @@ def test_map_refuses_in_one_line_and_leaves_nothing(case, run, copy, slices, tmp
     elif case == "places":
         del adata.obsm["spatial"]
     elif case == "log":
-        adata.X = np.log1p(adata.X * 0.3)
+        adata.X = np.log1p(adata.X.toarray() * np.linspace(0.3, 0.4, adata.n_vars, dtype=np.float32))
     elif case == "holds":
         out.mkdir()
         (out / "mine.txt").write_text("kept", encoding="utf-8")
@@ -200,6 +200,15 @@ def test_map_refuses_in_one_line_and_leaves_nothing(case, run, copy, slices, tmp
     assert said in err
     assert err.count("\n") == 1
     assert sorted(p.name for p in tmp_path.iterdir()) == before
+
+
+def test_map_takes_logarithms_of_counts_for_the_counts(run, slices, tmp_path) -> None:
+    adata = anndata.read_h5ad(slices[2])
+    adata.X = np.log1p(adata.X.toarray() * np.linspace(0.3, 0.4, adata.n_obs, dtype=np.float32)[:, None])
+    adata.write_h5ad(tmp_path / slices[2].name)
+    plain = stscale.map_slices(run, slices[2:3], out=tmp_path / "plain").adata()
+    logs = stscale.map_slices(run, [tmp_path / slices[2].name], out=tmp_path / "logs").adata()
+    np.testing.assert_array_equal(logs.obsm["X_stscale"], plain.obsm["X_stscale"])
 
 
 @pytest.mark.parametrize(("method", "standardize"), [("mhal", True), ("stmfg", True), ("mhal", False)])

@@ -16,6 +16,7 @@ from stscale.config import Run
 from stscale.errors import InputError
 from stscale.evaluation import evaluate
 from stscale.rundir import read_manifest
+from stscale.slices import SliceStore
 
 SIZES = {"a": 110, "b": 150, "c": 90}
 ORDER = ("c", "a", "b")  # not its own inverse: sorting it back once too often shows
@@ -318,12 +319,45 @@ def logged(name, adata):
     return adata
 
 
-def test_lognormalized_input_needs_the_word(tmp_path):
+def test_logarithms_of_counts_give_the_run_of_the_counts(inputs, tmp_path):
+    paths = write_inputs(tmp_path / "in", logged)
+    integrate(inputs, out=tmp_path / "plain", config=TINY)
+    integrate(paths, out=tmp_path / "run", config=TINY)
+    plain, run = (anndata.read_zarr(tmp_path / name / "integrated.zarr") for name in ("plain", "run"))
+    np.testing.assert_array_equal(run.obsm["X_stscale"], plain.obsm["X_stscale"])
+    assert run.obs["stscale_domain"].astype(str).tolist() == plain.obs["stscale_domain"].astype(str).tolist()
+    (note,) = read_manifest(tmp_path / "run")["stages"]["features"]["notes"]
+    assert "log(1 + x) of counts" in note
+    assert read_manifest(tmp_path / "plain")["stages"]["features"]["notes"] == []
+
+
+def test_logarithms_as_they_are_given_need_the_word(tmp_path):
     paths = write_inputs(tmp_path / "in", logged)
     with pytest.raises(InputError, match="--lognormalized"):
-        integrate(paths, out=tmp_path / "run", config=TINY)
+        integrate(paths, out=tmp_path / "run", config=TINY.replace({"ingest": {"recover": False}}))
     integrate(paths, out=tmp_path / "run", config=TINY.replace({"preprocess": {"lognormalized": True}}))
     check_complete(tmp_path / "run", 350)
+    store = SliceStore.open(next((tmp_path / "run" / "slices").glob("*.zarr")))
+    assert (store.lognormalized, store.recovered) == (True, None)
+
+
+def corrected(name, adata):
+    X = adata.X.toarray()
+    adata.X = sparse.csr_matrix(
+        np.maximum(X - 0.1 * X.mean(axis=0) * X.sum(axis=1, keepdims=True) / X.sum(axis=1).mean(), 0)
+    )
+    return adata
+
+
+def test_amounts_that_are_no_integers_need_the_word(tmp_path):
+    paths = write_inputs(tmp_path / "in", corrected)
+    with pytest.raises(InputError, match="--fractional"):
+        integrate(paths, out=tmp_path / "run", config=TINY)
+    config = TINY.replace({"preprocess": {"fractional": True}})
+    integrate(paths, out=tmp_path / "run", config=config)
+    check_complete(tmp_path / "run", 350)
+    with pytest.raises(InputError, match="both set"):
+        config.replace({"preprocess": {"lognormalized": True}}).check_sections()
 
 
 def test_counts_are_refused_as_lognormalized(inputs, tmp_path):

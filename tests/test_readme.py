@@ -42,6 +42,8 @@ def test_missing_results_and_missing_markers(tmp_path: Path) -> None:
         "levers",
         "captures",
         "depth",
+        "unseen",
+        "normalised",
         "surroundings",
         "panels",
         "composition",

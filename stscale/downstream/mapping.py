@@ -138,7 +138,7 @@ class Mapping:
 
         if is_store(path):
             return SliceStore.open(path)
-        return ingest(path, folder / f"{slice_name(path)}.zarr", config=self.run.config.ingest)
+        return ingest(path, folder / f"{slice_name(path)}.zarr", config=self.run.config.ingesting)
 
     def _one(self, store: SliceStore, scratch: Path, latents: Path, start: float) -> _Embedded:
         panel = self.projection.panel(store)

@@ -60,7 +60,7 @@ class Integration(Joining):
                 f"{self.run.path} holds a run of other slices ({', '.join(Path(i['path']).name for i in known)}); "
                 "give another folder with -o, or --fresh to start over"
             )
-        now = self._chain(__version__, hashes, asdict(self.config.ingest))
+        now = self._chain(__version__, hashes, asdict(self.config.ingesting))
         stores = [p if is_store(p) else self.run.file("slices", f"{_stem(p)}.zarr") for p in self.paths]
         if len(set(stores)) < len(stores):
             twice = next(s.stem for s in stores if stores.count(s) > 1)
@@ -77,7 +77,7 @@ class Integration(Joining):
         collection = Collection.build(
             [SliceStore.open(s) for s in stores], genes=pre.genes, min_shared=pre.min_shared_genes
         )
-        collection.check_counts(lognormalized=pre.lognormalized)
+        collection.check_counts(pre)
         self.run.save()
         return collection
 
@@ -86,7 +86,7 @@ class Integration(Joining):
         from stscale.slices.stream import spread
 
         pairs = list(zip(self.paths, stores, strict=True))
-        for store in spread(partial(bring, self.config.ingest), pairs, self.compute):
+        for store in spread(partial(bring, self.config.ingesting), pairs, self.compute):
             self.tell("ingested", slice=store.stem)
         for part in self.run.file("slices").glob(".*.part"):  # what a lost worker was writing
             shutil.rmtree(part, ignore_errors=True)

@@ -8,7 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from stscale.config import Preprocess
 from stscale.errors import InputError
+from stscale.slices.recover import TITLES
 from stscale.slices.store import SliceStore
 
 GAP = 64  # rows: two asked-for rows closer than this are read in one go rather than in two
@@ -207,13 +209,14 @@ class Collection:
         block.sort_indices()
         return block
 
-    def check_counts(self, *, lognormalized: bool) -> None:
+    def check_counts(self, config: Preprocess) -> None:
         """Refuse slices whose values are not of the announced kind.
 
         Parameters
         ----------
-        lognormalized
-            Whether the user said that the values are log-normalised. If not, they must be counts.
+        config
+            `lognormalized` and `fractional` say what is announced: logarithms, amounts that need not be integers, or,
+            without either, counts.
 
         Raises
         ------
@@ -222,21 +225,39 @@ class Collection:
         """
         for store in self.stores:
             largest = f"max {store.max_value:.3g}"
-            if not store.is_counts and not store.lognormalized:
+            if store.is_counts and config.lognormalized:
+                again = f", brought back from {TITLES[store.recovered]}" if store.recovered else ""
                 raise InputError(
-                    f"slice {store.name!r} holds values that are neither counts nor logarithms ({largest}, "
-                    "not integers); give raw counts"
-                )
-            if store.lognormalized and not lognormalized:
-                raise InputError(
-                    f"slice {store.name!r} holds log-normalised values ({largest}, not integers); pass "
-                    "--lognormalized or give raw counts"
-                )
-            if store.is_counts and lognormalized:
-                raise InputError(
-                    f"slice {store.name!r} holds counts ({largest}, all integers), not log-normalised "
+                    f"slice {store.name!r} holds counts ({largest}, all integers{again}), not log-normalised "
                     "values; leave out --lognormalized or give log-normalised values"
                 )
+            if store.is_counts or config.fractional or (config.lognormalized and store.lognormalized):
+                continue
+            if store.lognormalized:
+                raise InputError(
+                    f"slice {store.name!r} holds log-normalised values ({largest}, not integers); give raw counts, or "
+                    "pass --lognormalized (--fractional, if they are no logarithms)"
+                )
+            raise InputError(
+                f"slice {store.name!r} holds values that are neither counts nor logarithms ({largest}, not integers); "
+                "give raw counts, or pass --fractional to use such amounts as if they were counts"
+            )
+
+    def notes(self) -> tuple[str, ...]:
+        """Say which slices hold counts that were brought back."""
+        found = {scale: [s.name for s in self.stores if s.recovered == scale] for scale in TITLES}
+        return tuple(
+            f"{_slices(names, len(self.stores))} {TITLES[scale]}: the counts were brought back "
+            "(ingest.recover = false keeps values)"
+            for scale, names in found.items()
+            if names
+        )
+
+
+def _slices(names: list[str], of: int) -> str:
+    if len(names) == of:
+        return "values were given as"
+    return f"values of {len(names)} of {of} slices (first: {names[0]!r}) were given as"
 
 
 def _check_stores(stores: tuple[SliceStore, ...]) -> None:

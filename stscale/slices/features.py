@@ -289,7 +289,7 @@ def build_features(
     """
     import zarr
 
-    collection.check_counts(lognormalized=config.lognormalized)
+    collection.check_counts(config)
     blocks = collection_blocks(collection, entries=config.block)
     ranked = rank_collection(collection, blocks, config=config, workers=workers, scheduler=scheduler)
     columns = ranked.ranking.columns
@@ -325,7 +325,7 @@ def build_features(
         if config.center == "kinds":
             kinds = find_kinds(*writer.averages(), components.apart(), seed=seed)
         writer.write_kinds(kinds)
-        notes = ranked.notes + capture.notes() + components.notes + kinds.notes()
+        notes = collection.notes() + ranked.notes + capture.notes() + components.notes + kinds.notes()
         writer.describe(ranked, height=capture.kind, notes=notes)
     return FeatureStore.open(out)
 

@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from stscale.config import Ingest
 from stscale.errors import InputError
 from stscale.slices.checks import check_slice, check_values
 from stscale.slices.hilbert import hilbert_order
+from stscale.slices.recover import Recovery, recovery
 from stscale.slices.sources import Source, open_source
 from stscale.slices.store import SliceStore
 from stscale.slices.writer import StoreWriter
@@ -38,7 +40,9 @@ def ingest(source: str | Path, out: str | Path, *, config: Ingest = Ingest(), na
     Returns
     -------
     SliceStore
-        The store, opened. X is float32 whatever the source holds: integers above 2^24 are rounded.
+        The store, opened. X is float32 whatever the source holds: integers above 2^24 are rounded. Values that are
+        counts over a size of each spot, or logarithms of such, become counts again (`stscale.slices.recover`), unless
+        `config.recover` is false.
 
     Raises
     ------
@@ -48,7 +52,8 @@ def ingest(source: str | Path, out: str | Path, *, config: Ingest = Ingest(), na
     Notes
     -----
     The entries of the matrix are streamed once into at most 128 temporary files beside `out`, 12 bytes
-    each, by their row chunk; each file then becomes rows. Memory depends on the number of spots and genes
+    each, by their row chunk; each file then becomes rows. What is not counts is read once more
+    before, to tell whether it was. Memory depends on the number of spots and genes
     through names and tables only, never on the number of entries.
     """
     source, out = Path(source), Path(out)
@@ -79,9 +84,15 @@ def ingest(source: str | Path, out: str | Path, *, config: Ingest = Ingest(), na
         tempfile.TemporaryDirectory(prefix=f".{out.name}.", suffix=".part", dir=out.parent) as scratch,
     ):
         buckets = _Buckets(Path(scratch), n=given.n, chunk=config.chunk)
-        _scatter(given, order, buckets, entries=max(1, memory // PIECE_BYTES))
-        for block in buckets.blocks(n_genes=len(given.genes), entries=max(1, memory // BLOCK_BYTES)):
-            writer.append(block)
+        integers = _scatter(given, order, buckets, entries=max(1, memory // PIECE_BYTES))
+        rows = partial(buckets.blocks, n_genes=len(given.genes), entries=max(1, memory // BLOCK_BYTES))
+        way: Recovery | None = None
+        if config.recover and not integers:
+            way = recovery(partial(rows, keep=True))
+        for block in rows():
+            writer.append(block if way is None else way.counts(block))
+        if way is not None:
+            writer.recovered = way.scale
     return SliceStore.open(out)
 
 
@@ -119,8 +130,9 @@ def _check_paths(source: Path, out: Path) -> None:
         raise InputError(f"{out} and its source {source} lie in each other; write the store somewhere else")
 
 
-def _scatter(given: Source, order: NDArray[np.int64], buckets: "_Buckets", *, entries: int) -> None:
-    """Check the entries as they come and put each into the bucket of its store position."""
+def _scatter(given: Source, order: NDArray[np.int64], buckets: "_Buckets", *, entries: int) -> bool:
+    """Check the entries as they come and put each into the bucket of its store position; say if all are integers."""
+    integers = True
     position = np.empty(given.n, dtype=np.int64)
     position[order] = np.arange(given.n)
     for row, column, value in given.pieces(entries):
@@ -136,7 +148,9 @@ def _scatter(given: Source, order: NDArray[np.int64], buckets: "_Buckets", *, en
             names=given.names,
             genes=given.genes,
         )
+        integers = integers and bool((value == np.floor(value)).all())
         buckets.add(position[row], column, value)
+    return integers
 
 
 class _Buckets:
@@ -162,13 +176,14 @@ class _Buckets:
             with self._file(int(k)).open("ab") as file:
                 entries[bounds[k] : bounds[k + 1]].tofile(file)
 
-    def blocks(self, *, n_genes: int, entries: int) -> Iterator[sparse.csr_matrix]:
-        """Rows in store order, each block of at most `entries` entries (or of one row)."""
+    def blocks(self, *, n_genes: int, entries: int, keep: bool = False) -> Iterator[sparse.csr_matrix]:
+        """Rows in store order, each block of at most `entries` entries (or of one row); `keep` lets one read again."""
         for k, lo in enumerate(range(0, self._n, self._height)):
             hi = min(lo + self._height, self._n)
             for a, b in self._ranges(lo, hi, entries):
                 yield self._rows(self._file(k), a, b, n_genes=n_genes, entries=entries)
-            self._file(k).unlink(missing_ok=True)  # the store grows as the buckets shrink
+            if not keep:
+                self._file(k).unlink(missing_ok=True)  # the store grows as the buckets shrink
 
     def _file(self, k: int) -> Path:
         return self._folder / f"bucket-{k:03d}"

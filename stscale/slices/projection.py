@@ -169,14 +169,14 @@ class Projection:
         return FeatureStore.open(out)
 
     def _check(self, store: SliceStore) -> None:
-        if not store.is_counts and not store.lognormalized:
-            Collection.onto([store], self.vocabulary).check_counts(lognormalized=self.config.lognormalized)
-        kinds = {True: "log-normalised values", False: "counts"}
-        if store.lognormalized != self.config.lognormalized:
+        told = store.is_counts or store.lognormalized
+        if told and store.lognormalized != self.config.lognormalized and not self.config.fractional:
+            kinds = {True: "log-normalised values", False: "counts"}
             raise InputError(
                 f"slice {store.name!r} holds {kinds[store.lognormalized]} (max {store.max_value:.3g}), the run was "
                 f"trained on {kinds[self.config.lognormalized]}; give the same"
             )
+        Collection.onto([store], self.vocabulary).check_counts(self.config)
 
     def _information(self, shared: NDArray[np.bool_]) -> float:
         on = np.sum(orthonormal(self.axes, self.inverse)[:, shared] ** 2, axis=1)

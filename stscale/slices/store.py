@@ -12,6 +12,7 @@ from scipy import sparse
 
 from stscale.errors import InputError
 from stscale.slices import keys
+from stscale.slices.recover import TITLES, Scale
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,6 +45,8 @@ class SliceStore:
     """Whether all values are integers."""
     lognormalized: bool
     """Whether the values look like logarithms of normalised counts: not integers and small."""
+    recovered: Scale | None
+    """What its counts were given as, of `recover.TITLES`; None for values as given."""
     unit: str | None
     """Unit of the coordinates, e.g. ``"px"``; None when the input does not say."""
     um_per_unit: float | None
@@ -93,6 +96,7 @@ class SliceStore:
                 max_value=attrs["max"],
                 is_counts=attrs["counts"],
                 lognormalized=attrs["lognormalized"],
+                recovered=attrs.get("recovered"),
                 unit=attrs["unit"],
                 um_per_unit=attrs["um_per_unit"],
                 shared_positions=attrs["shared_positions"],
@@ -101,6 +105,15 @@ class SliceStore:
             )
         except KeyError as missing:
             raise InputError(f"{path} lacks {missing} in its description; ingest its source again") from None
+
+    @property
+    def kind(self) -> str:
+        """What the values are, for a reader."""
+        if self.recovered:
+            return f"counts, brought back from {TITLES[self.recovered]}"
+        if self.is_counts:
+            return "counts"
+        return "log-normalised" if self.lognormalized else "neither counts nor log-normalised"
 
     def counts(self, lo: int, hi: int) -> sparse.csr_matrix:
         """Values of the spots `lo` to `hi`; reads only their entries.

@@ -13,6 +13,7 @@ from stscale.atomic import atomic_path
 from stscale.errors import InputError
 from stscale.slices import keys
 from stscale.slices.checks import check_order, check_slice, check_values
+from stscale.slices.recover import Scale
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -64,6 +65,11 @@ class StoreWriter:
         Unit of the coordinates; None when unknown.
     um_per_unit
         Micrometres per coordinate unit; None when unknown.
+
+    Attributes
+    ----------
+    recovered
+        What the values were before they became counts again, a `recover.Scale`; None, as at first: values are as given.
 
     Raises
     ------
@@ -121,6 +127,7 @@ class StoreWriter:
             "source_bytes": int(source_bytes),
         }
         check_order(self._order, n=len(self._names))
+        self.recovered: Scale | None = None
         self._stack = ExitStack()
         self._moments = _Moments(n=len(self._names), n_genes=len(self._genes))
 
@@ -211,6 +218,7 @@ class StoreWriter:
             "counts": moments.integers,
             "lognormalized": not moments.integers and moments.largest < LOG_MAX,
             "max": moments.largest,
+            "recovered": self.recovered,
             "nnz": int(moments.indptr[-1]),
             "complete": True,
         }

@@ -1,4 +1,5 @@
 import pickle
+from dataclasses import replace
 from types import SimpleNamespace
 
 import anndata
@@ -7,7 +8,7 @@ import pandas as pd
 import pytest
 from scipy import sparse
 
-from stscale.config import Ingest
+from stscale.config import Ingest, Preprocess
 from stscale.errors import InputError
 from stscale.slices import Collection, SliceStore, StoreWriter, hilbert_order, ingest
 
@@ -148,16 +149,32 @@ def test_refuses_names_dims_and_nothing(stores, tmp_path):
 def test_check_counts(stores, tmp_path):
     logs = make(tmp_path / "l.zarr", name="logs", genes=GENES[0], n=9, scale=0.7)
     odd = make(tmp_path / "o.zarr", name="odd", genes=GENES[0], n=9, scale=100.3)
-    Collection.build(stores, min_shared=2).check_counts(lognormalized=False)
-    Collection.build([logs]).check_counts(lognormalized=True)
-    for given, flag, message in [
-        ([stores[0], logs], False, "'logs' holds log-normalised values .max .*pass --lognormalized"),
-        ([logs, stores[0]], True, "'slice0' holds counts"),
-        ([odd], False, "'odd' holds values that are neither"),
-        ([odd], True, "'odd' holds values that are neither"),
+    back = replace(stores[0], recovered="log2", name="back")
+    counts, as_given, amounts = Preprocess(), Preprocess(lognormalized=True), Preprocess(fractional=True)
+    Collection.build(stores, min_shared=2).check_counts(counts)
+    Collection.build([back]).check_counts(counts)
+    Collection.build([logs]).check_counts(as_given)
+    Collection.build([stores[0], logs, odd], min_shared=2).check_counts(amounts)
+    for given, said, message in [
+        ([stores[0], logs], counts, "'logs' holds log-normalised values .max .*pass --lognormalized"),
+        ([logs, stores[0]], as_given, "'slice0' holds counts"),
+        ([back], as_given, r"'back' holds counts .* brought back from log2\(1 \+ x\)"),
+        ([odd], counts, "'odd' holds values that are neither.*--fractional"),
+        ([odd], as_given, "'odd' holds values that are neither"),
     ]:
         with pytest.raises(InputError, match=message):
-            Collection.build(given, min_shared=2).check_counts(lognormalized=flag)
+            Collection.build(given, min_shared=2).check_counts(said)
+
+
+def test_what_was_brought_back_is_told(stores):
+    assert Collection.build(stores, min_shared=2).notes() == ()
+    all_of_them = [replace(s, recovered="ln") for s in stores]
+    (note,) = Collection.build(all_of_them, min_shared=2).notes()
+    assert note.startswith("values were given as log(1 + x) of counts")
+    mixed = [replace(stores[0], recovered="linear"), replace(stores[1], recovered="log2"), *stores[2:]]
+    first, second = Collection.build(mixed, min_shared=2).notes()
+    assert f"1 of {len(stores)} slices (first: 'slice0') were given as counts over a size" in first
+    assert "(first: 'slice1') were given as log2(1 + x)" in second
 
 
 @pytest.mark.real
