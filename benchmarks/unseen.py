@@ -1,9 +1,8 @@
 """Cortex that no choice was made on → results/unseen.json.
 
-The sample data of PASTE2: parts of the same four cortex slices, cut so that neighbours overlap in about 70 %, with all
-genes that 15 spots have (10 629 to 12 381 a slice, and 3.5 times the counts of the slices in `../shared/data`). They
-come with its source archive: `pip download paste2==1.0.1 --no-deps --no-binary :all:`; `--data` is its `sample_data`.
-Together and each alone; the options are those of the levers of the same name.
+The sample data of PASTE2: parts of the same four cortex slices, cropped so that they overlap in part, with many more
+genes (10 629 to 12 381 a slice) and counts than the slices in `../shared/data`. They come with its source archive (`pip
+download paste2==1.0.1 --no-deps --no-binary :all:`); `--data` is its folder `sample_data`.
 """
 
 import argparse

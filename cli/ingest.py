@@ -8,7 +8,7 @@ import typer
 from stscale.errors import InputError
 from stscale.inputs import matched
 
-from .options import Debug, Quiet
+from .options import Debug, Layer, Quiet
 
 
 def ingest(
@@ -16,6 +16,7 @@ def ingest(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the slice stores.")],
     tile: Annotated[int | None, typer.Option("--tile", help="Spots per tile.", min=1)] = None,
     chunk: Annotated[int | None, typer.Option("--chunk", help="Rows written at a time; whole tiles.", min=1)] = None,
+    layer: Layer = None,
     as_given: Annotated[
         bool, typer.Option("--as-given", help="Keep normalised values; else they become counts again where they can.")
     ] = False,
@@ -30,7 +31,7 @@ def ingest(
     from stscale.slices.sources import slice_name
 
     sources = matched(sources)
-    given = {"tile": tile, "chunk": chunk, "recover": False if as_given else None}
+    given = {"tile": tile, "chunk": chunk, "layer": layer, "recover": False if as_given else None}
     config = build(Ingest, {k: v for k, v in given.items() if v is not None}, "ingest")
     targets = [out / f"{slice_name(s)}.zarr" for s in sources]
     for source, target in zip(sources, targets, strict=True):

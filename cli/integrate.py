@@ -13,6 +13,7 @@ from .align import said
 from .options import (
     AlignFirst,
     Debug,
+    Layer,
     MaxRam,
     MaxVram,
     MethodName,
@@ -42,6 +43,7 @@ def integrate(
     config: Annotated[Path | None, typer.Option("--config", "-c", help="TOML file, see `stscale config`.")] = None,
     settings: Setting = None,
     align: AlignFirst = None,
+    layer: Layer = None,
     lognormalized: Annotated[
         bool | None, typer.Option("--lognormalized", help="The input is log-normalised, and used as it is.")
     ] = None,
@@ -86,6 +88,7 @@ def integrate(
                 "max_vram": max_vram,
             },
             "domains": {"k": domains},
+            "ingest": {"layer": layer},
             "preprocess": {"lognormalized": lognormalized, "fractional": fractional, "genes": genes},
         },
     )

@@ -15,6 +15,9 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an e
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
 Threads = Annotated[int | None, typer.Option("--threads", help="CPU threads; 0 takes all cores.", min=0)]
 Seed = Annotated[int | None, typer.Option("--seed", help="Seed of every random choice.", min=0)]
+Layer = Annotated[
+    str | None, typer.Option("--layer", help="Matrix of an AnnData that is read: X, one of its layers, or raw.")
+]
 MethodName = Annotated[
     str | None,
     typer.Option("--method", help="Method of the embedding: spotscape, mhal, stmfg, or smooth (nothing is trained)."),

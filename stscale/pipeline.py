@@ -163,7 +163,7 @@ def check_unaligned(paths: list[Path], config: Run) -> None:
             store = SliceStore.open(path)
             name, dims = store.name, store.dims
         else:
-            source = open_source(path)
+            source = open_source(path, layer=config.ingest.layer)
             name, dims = source.name, source.coordinates.shape[-1]
         names.append(name)
         if dims != 2:
@@ -253,7 +253,7 @@ def plan(
     config.check_sections()
     cuda = pick_device(config.device).type == "cuda"
     threads = set_threads(config.threads or _threads())
-    headers = [read_header(path) for path in check_inputs(slices)]
+    headers = [read_header(path, layer=config.ingest.layer) for path in check_inputs(slices)]
     machine = probe(Path(out), threads=threads, cuda=cuda, idle=idle)
     return make_plan(headers, config, machine, cuda=cuda, folder=Path(out))
 

@@ -319,16 +319,15 @@ def logged(name, adata):
     return adata
 
 
-def test_logarithms_of_counts_give_the_run_of_the_counts(inputs, tmp_path):
+def test_logarithms_of_counts_give_the_run_of_the_counts(finished, tmp_path):
     paths = write_inputs(tmp_path / "in", logged)
-    integrate(inputs, out=tmp_path / "plain", config=TINY)
     integrate(paths, out=tmp_path / "run", config=TINY)
-    plain, run = (anndata.read_zarr(tmp_path / name / "integrated.zarr") for name in ("plain", "run"))
+    plain, run = (anndata.read_zarr(path / "integrated.zarr") for path in (finished, tmp_path / "run"))
     np.testing.assert_array_equal(run.obsm["X_stscale"], plain.obsm["X_stscale"])
     assert run.obs["stscale_domain"].astype(str).tolist() == plain.obs["stscale_domain"].astype(str).tolist()
     (note,) = read_manifest(tmp_path / "run")["stages"]["features"]["notes"]
     assert "log(1 + x) of counts" in note
-    assert read_manifest(tmp_path / "plain")["stages"]["features"]["notes"] == []
+    assert read_manifest(finished)["stages"]["features"]["notes"] == []
 
 
 def test_logarithms_as_they_are_given_need_the_word(tmp_path):
@@ -339,6 +338,21 @@ def test_logarithms_as_they_are_given_need_the_word(tmp_path):
     check_complete(tmp_path / "run", 350)
     store = SliceStore.open(next((tmp_path / "run" / "slices").glob("*.zarr")))
     assert (store.lognormalized, store.recovered) == (True, None)
+
+
+def centred(name, adata):
+    adata.layers["counts"] = adata.X.copy()
+    adata.X = adata.X.toarray() - adata.X.toarray().mean(axis=0)
+    return adata
+
+
+def test_counts_of_a_layer_give_the_run_of_the_counts(finished, tmp_path):
+    paths = write_inputs(tmp_path / "in", centred)
+    with pytest.raises(InputError, match="--layer"):
+        integrate(paths, out=tmp_path / "run", config=TINY)
+    result = integrate(paths, out=tmp_path / "run", config=TINY.replace({"ingest": {"layer": "counts"}}))
+    plain = anndata.read_zarr(finished / "integrated.zarr")
+    np.testing.assert_array_equal(result.adata().obsm["X_stscale"], plain.obsm["X_stscale"])
 
 
 def corrected(name, adata):

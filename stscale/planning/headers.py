@@ -67,8 +67,13 @@ class Size:
     columns: int
 
 
-def read_header(path: Path) -> Header:
+def read_header(path: Path, *, layer: str = "X") -> Header:
     """Read names and sizes of a slice.
+
+    Parameters
+    ----------
+    path, layer
+        As in `open_source`; a slice store has one matrix.
 
     Raises
     ------
@@ -85,7 +90,7 @@ def read_header(path: Path) -> Header:
             columns=store.obs_columns(),
             store=True,
         )
-    source = open_source(path)
+    source = open_source(path, layer=layer)
     return Header(
         name=source.name,
         n=source.n,

@@ -59,10 +59,11 @@ def _mapping(run: Path, slices: Sequence[Path], out: Path) -> dict[str, float | 
     from stscale.planning import read_header
     from stscale.rundir import check_writable
 
-    check_mappable(Finished.open(run))
+    finished = Finished.open(run)
+    check_mappable(finished)
     paths = check_inputs(slices)
     for path in paths:
-        read_header(path)
+        read_header(path, layer=finished.config.ingest.layer)
     check_out(out, run, paths)
     check_writable(out)
     return _of_run(run)

@@ -58,7 +58,7 @@ def ingest(source: str | Path, out: str | Path, *, config: Ingest = Ingest(), na
     """
     source, out = Path(source), Path(out)
     _check_paths(source, out)
-    given = open_source(source, name=name)
+    given = open_source(source, name=name, layer=config.layer)
     # before the order is made, which needs finite coordinates
     check_slice(given.name, names=given.names, genes=given.genes, coordinates=given.coordinates)
     order = hilbert_order(given.coordinates)

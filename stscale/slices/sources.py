@@ -91,7 +91,7 @@ class Source:
             raise InputError(f"{self.path}: X cannot be read ({' '.join(str(error).split())}); is it whole?") from None
 
 
-def open_source(path: Path, *, name: str | None = None) -> Source:
+def open_source(path: Path, *, name: str | None = None, layer: str = "X") -> Source:
     """Recognise a slice and read all of it but its matrix.
 
     Parameters
@@ -101,6 +101,8 @@ def open_source(path: Path, *, name: str | None = None) -> Source:
         SpatialData Zarr folder with one table; a 10x Visium output folder, or its parent with ``outs/``.
     name
         Name of the slice; by default the file's name without its suffix.
+    layer
+        Matrix that is read: ``X``, one of AnnData's ``layers``, or ``raw`` (its matrix, with genes of its own).
 
     Raises
     ------
@@ -118,16 +120,18 @@ def open_source(path: Path, *, name: str | None = None) -> Source:
             raise InputError(f"{path} is in no known format; give {UNDERSTOOD}")
         from stscale.slices.sources_anndata import open_h5ad
 
-        return open_h5ad(path, name=label)
+        return open_h5ad(path, name=label, layer=layer)
     if any((path / marker).is_file() for marker in _MARKERS):
         from stscale.slices.sources_anndata import open_zarr
 
-        return open_zarr(path, name=label)
+        return open_zarr(path, name=label, layer=layer)
     from stscale.slices.sources_visium import find_visium, open_visium
 
     folder = find_visium(path)
     if folder is None:
         raise InputError(f"{path} is in no known format; give {UNDERSTOOD}")
+    if layer != "X":
+        raise InputError(f"{path} is a 10x Visium folder, which has no layer {layer!r}; leave out --layer")
     return open_visium(folder, name=label)
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 MAX_READ = 1 << 24  # entries: a compressed chunk larger than this is decompressed again for every piece
 
 
-def open_h5ad(path: Path, *, name: str) -> Source:
+def open_h5ad(path: Path, *, name: str, layer: str = "X") -> Source:
     """Open an ``.h5ad`` file.
 
     Parameters
@@ -28,11 +28,13 @@ def open_h5ad(path: Path, *, name: str) -> Source:
         The file.
     name
         Name of the slice.
+    layer
+        As in `open_source`.
 
     Raises
     ------
     InputError
-        If it is not an AnnData file, or lacks ``X`` or ``obsm["spatial"]``.
+        If it is not an AnnData file, or lacks the layer or ``obsm["spatial"]``.
     """
     import h5py
 
@@ -44,10 +46,11 @@ def open_h5ad(path: Path, *, name: str) -> Source:
     def stream(entries: int) -> Iterator[Piece]:
         # opened anew, so that nothing stays open between the look at the file and the reading of it
         with h5py.File(path, "r") as again:
-            yield from _entries(again["X"], path, entries)
+            yield from _entries(again[matrix], path, entries)
 
     with closing(file):
-        return _source(file, path, name, stream)
+        matrix, var = _matrix(file, layer, path)
+        return _source(file, path, name, stream, matrix=matrix, var=var)
 
 
 def annotation(path: Path) -> Annotation | None:
@@ -67,7 +70,7 @@ def annotation(path: Path) -> Annotation | None:
     return Annotation.read(group, _frame(group, "obs", path), root, table) if table else None
 
 
-def open_zarr(path: Path, *, name: str) -> Source:
+def open_zarr(path: Path, *, name: str, layer: str = "X") -> Source:
     """Open an AnnData or SpatialData folder.
 
     Parameters
@@ -76,19 +79,22 @@ def open_zarr(path: Path, *, name: str) -> Source:
         A Zarr v2 or v3 group: AnnData itself, or SpatialData with exactly one table.
     name
         Name of the slice.
+    layer
+        As in `open_source`.
 
     Raises
     ------
     InputError
-        If it is neither, has no table or several, or the table lacks ``X`` or coordinates: ``obsm["spatial"]``, or
+        If it is neither, has no table or several, or the table lacks the layer or coordinates: ``obsm["spatial"]``, or
         elements that it annotates; or if it annotates regions that lie on each other.
     """
     group, root, table = _opened(path)
+    matrix, var = _matrix(group, layer, path)
 
     def stream(entries: int) -> Iterator[Piece]:
-        yield from _entries(group["X"], path, entries)
+        yield from _entries(group[matrix], path, entries)
 
-    return _source(group, path, name, stream, root=root, table=table)
+    return _source(group, path, name, stream, matrix=matrix, var=var, root=root, table=table)
 
 
 def _opened(path: Path) -> tuple[Any, Path, str]:
@@ -123,13 +129,37 @@ def _table(group: Any, path: Path) -> str:
     return tables[0]
 
 
-def _source(group: Any, path: Path, name: str, stream: Any, *, root: Path | None = None, table: str = "") -> Source:
-    if "X" not in group:
-        raise InputError(f"{path} has no X; put the counts there: adata.X = adata.layers[...]")
-    shape = _shape(group["X"], path)
-    obs, var = _frame(group, "obs", path), _frame(group, "var", path)
-    if shape != (len(obs), len(var)):
-        raise InputError(f"{path} is damaged: X is {shape[0]} × {shape[1]}, obs has {len(obs)} and var {len(var)} rows")
+def _matrix(group: Any, layer: str, path: Path) -> tuple[str, str]:
+    """Places of the matrix and of its genes in an AnnData group."""
+    layers = list(group["layers"]) if "layers" in group else []
+    found = [*(["X"] if "X" in group else []), *layers, *(["raw"] if "raw" in group else [])]
+    if layer not in found:
+        raise InputError(
+            f"{path} has no {'X' if layer == 'X' else f'layer {layer!r}'}; say with --layer where the counts are "
+            f"(found: {_listed(found)})"
+        )
+    if layer == "X" or layer in layers:
+        return "X" if layer == "X" else f"layers/{layer}", "var"
+    return "raw/X", "raw/var"
+
+
+def _source(
+    group: Any,
+    path: Path,
+    name: str,
+    stream: Any,
+    *,
+    matrix: str,
+    var: str,
+    root: Path | None = None,
+    table: str = "",
+) -> Source:
+    shape = _shape(group[matrix], path)
+    obs, genes = _frame(group, "obs", path), _frame(group, var, path)
+    if shape != (len(obs), len(genes)):
+        raise InputError(
+            f"{path} is damaged: {matrix} is {shape[0]} × {shape[1]}, obs has {len(obs)} and {var} {len(genes)} rows"
+        )
     told = Annotation.read(group, obs, root, table) if root is not None and table else None
     coordinates = _spatial(group, path, told)
     if told is not None and coordinates.ndim == 2 and len(coordinates) == len(obs) and np.isfinite(coordinates).all():
@@ -137,14 +167,14 @@ def _source(group: Any, path: Path, name: str, stream: Any, *, root: Path | None
     return Source(
         name=name,
         path=path,
-        genes=_text(var),
+        genes=_text(genes),
         names=_text(obs),
         obs=obs,
-        var=var,
+        var=genes,
         coordinates=coordinates,
         unit=None,
         um_per_unit=None,
-        stored=shape[0] * shape[1] if _kind(group["X"]) == "dense" else int(group["X"]["data"].shape[0]),
+        stored=shape[0] * shape[1] if _kind(group[matrix]) == "dense" else int(group[matrix]["data"].shape[0]),
         stream=stream,
     )
 

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from importlib import import_module
 
 import anndata
@@ -190,3 +191,36 @@ def test_real_visium_slice(shared_data, tmp_path):
     xy = store.coordinates()[: 3639 // 64 * 64].reshape(-1, 64, 2)
     whole = np.prod(np.ptp(store.coordinates(), axis=0)) / 3639 * 64
     assert np.median(np.prod(np.ptp(xy, axis=1), axis=1)) < 2.5 * whole
+
+
+@pytest.mark.parametrize("form", ["h5ad", "zarr"])
+def test_another_matrix_than_x(form, tmp_path):
+    adata = slice_of(30, seed=4)
+    counts = adata.X.copy()
+    whole = adata.copy()
+    adata = adata[:, :4].copy()
+    adata.raw = whole
+    adata.layers["counts"] = counts[:, :4]
+    adata.X = adata.X.toarray() - 0.5  # centred, as for PCA
+    path = tmp_path / f"a.{form}"
+    adata.write_h5ad(path) if form == "h5ad" else adata.write_zarr(path)
+    with pytest.raises(InputError, match=r"negative value.*--layer"):
+        ingest(path, tmp_path / "out.zarr", config=SMALL)
+    for layer, expected in (("counts", counts[:, :4]), ("raw", counts)):
+        store = ingest(path, tmp_path / f"{layer}.zarr", config=replace(SMALL, layer=layer))
+        np.testing.assert_array_equal(store.counts(0, 30).toarray(), expected.toarray()[store.input_row()])
+        assert store.genes().tolist() == whole.var_names[: expected.shape[1]].tolist()
+        assert store.var().columns.tolist() == ["kind"]
+    with pytest.raises(InputError, match=r"has no layer 'spliced'; say with --layer .*found: X, counts, raw"):
+        ingest(path, tmp_path / "no.zarr", config=replace(SMALL, layer="spliced"))
+    assert not (tmp_path / "no.zarr").exists()
+
+
+def test_a_slice_without_x_says_what_it_has(tmp_path):
+    adata = slice_of(30, seed=4)
+    adata.layers["counts"] = adata.X.copy()
+    adata.X = None
+    adata.write_h5ad(tmp_path / "a.h5ad")
+    with pytest.raises(InputError, match=r"has no X; say with --layer where the counts are \(found: counts\)"):
+        ingest(tmp_path / "a.h5ad", tmp_path / "a.zarr", config=SMALL)
+    assert ingest(tmp_path / "a.h5ad", tmp_path / "a.zarr", config=replace(SMALL, layer="counts")).n == 30
