@@ -73,8 +73,7 @@ def cortex(setting: Setting) -> dict[str, Any]:
 
 def planes(setting: Setting) -> dict[str, Any]:
     """Turn one plane of the section three times and lay it back."""
-    words = setting.words
-    made = real_run("seqfish_embryo2", setting.folder, setting.threads, domains=12, words=words, name="seed0")
+    made = real_run("seqfish_embryo2", setting.folder, setting.threads, domains=12, words=setting.words, name="seed0")
     moves = [drawn_move(draw) for draw in setting.seeds]
     target, source = PLANES
     with tempfile.TemporaryDirectory(dir=setting.folder) as folder:
