@@ -73,20 +73,13 @@ def integrate(
     manifest.json, events.jsonl, checkpoints. With --align also what `stscale align` writes. The same command again goes
     on where an interrupted one stopped.
     """
+    resources = {"threads": threads, "device": device, "scheduler": scheduler, "max_ram": max_ram, "max_vram": max_vram}
     run = configured(
         config,
         preset,
         settings,
         {
-            "run": {
-                "method": method,
-                "seed": seed,
-                "threads": threads,
-                "device": device,
-                "scheduler": scheduler,
-                "max_ram": max_ram,
-                "max_vram": max_vram,
-            },
+            "run": {"method": method, "seed": seed, **resources},
             "domains": {"k": domains},
             "ingest": {"layer": layer},
             "preprocess": {"lognormalized": lognormalized, "fractional": fractional, "genes": genes},
