@@ -45,16 +45,19 @@ class Way:
         Size of each spot from its library and a random generator, (n,).
     scale
         What is done to the counts over the size.
+    divided
+        Whether sizes differ; else a factor that all counts of a spot share stays.
     """
 
     size: Callable[[NDArray[np.float64], np.random.Generator], NDArray[np.float64]]
     scale: Callable[[NDArray[np.float64]], NDArray[np.float64]]
+    divided: bool = True
 
 
 WAYS = {
     GIVEN: Way(size=lambda library, _: library / 1e4, scale=np.log1p),
     "ln, median a spot": Way(size=lambda library, _: library / np.median(library), scale=np.log1p),
-    "ln, not divided": Way(size=lambda library, _: np.ones_like(library), scale=np.log1p),
+    "ln, not divided": Way(size=lambda library, _: np.ones_like(library), scale=np.log1p, divided=False),
     "log2, sizes of mean 1": Way(size=lambda library, _: library / library.mean(), scale=lambda x: np.log2(1.0 + x)),
     "over a volume": Way(size=lambda library, rng: rng.lognormal(0.0, 0.4, len(library)), scale=lambda x: x),
 }
@@ -111,7 +114,7 @@ def back(name: str, way: str, folder: Path) -> dict[str, Any]:
         counts.sort_indices()
         factor = np.array([max(1, np.gcd.reduce(row.data.astype(np.int64))) for row in counts])
         found = store.counts(0, store.n).astype(np.float64)
-        expected = counts if WAYS[way].scale is np.log1p and "not" in way else sparse.diags(1.0 / factor) @ counts
+        expected = sparse.diags(1.0 / factor) @ counts if WAYS[way].divided else counts
         total, factors = total + counts.nnz, factors + int(np.count_nonzero(factor > 1))
         other += abs(found - expected).nnz
         scales.add(store.recovered)

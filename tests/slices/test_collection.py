@@ -171,10 +171,12 @@ def test_what_was_brought_back_is_told(stores):
     all_of_them = [replace(s, recovered="ln") for s in stores]
     (note,) = Collection.build(all_of_them, min_shared=2).notes()
     assert note.startswith("values were given as log(1 + x) of counts")
+    assert note.endswith("(--lognormalized uses them as they are)")
     mixed = [replace(stores[0], recovered="linear"), replace(stores[1], recovered="log2"), *stores[2:]]
     first, second = Collection.build(mixed, min_shared=2).notes()
     assert f"1 of {len(stores)} slices (first: 'slice0') were given as counts over a size" in first
     assert "(first: 'slice1') were given as log2(1 + x)" in second
+    assert first.endswith("(--fractional with ingest.recover = false uses them as they are)")
 
 
 @pytest.mark.real
