@@ -248,8 +248,8 @@ class Collection:
         found = {scale: [s.name for s in self.stores if s.recovered == scale] for scale in TITLES}
         word = dict.fromkeys(TITLES, "--lognormalized") | {"linear": "--fractional with ingest.recover = false"}
         return tuple(
-            f"{_slices(names, len(self.stores))} {TITLES[scale]}: the counts were brought back ({word[scale]} uses them "
-            "as they are)"
+            f"{_slices(names, len(self.stores))} {TITLES[scale]}: the counts were brought back ({word[scale]} uses "
+            "them as they are)"
             for scale, names in found.items()
             if names
         )
