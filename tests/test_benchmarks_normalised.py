@@ -1,5 +1,7 @@
 """The benchmark of slices that are given normalised: how they are made, what comes back, what is shown."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from scipy import sparse
@@ -36,8 +38,8 @@ def test_all_counts_come_back(way, tmp_path) -> None:
 
 def test_corrected_counts_are_no_counts(tmp_path) -> None:
     given = normalised.corrected("layers-none", tmp_path)
-    before = tissues.read(tissues.Path(tissues.tissue("layers-none", tmp_path).files[0])).X
-    after = tissues.read(tissues.Path(given.files[0])).X
+    before = tissues.read(Path(tissues.tissue("layers-none", tmp_path).files[0])).X
+    after = tissues.read(Path(given.files[0])).X
     assert 0.85 < after.sum() / before.sum() < 0.95
     assert after.min() >= 0
     (store, *_) = tissues.stored(given.files, None)
