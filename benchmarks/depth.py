@@ -6,17 +6,18 @@ Of every count of a set a share is kept, drawn from a binomial distribution: the
 
 import argparse
 import statistics
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from benchmarks import tissues
 from benchmarks.data import RESULTS, environment, read_results, say, write_results
-from benchmarks.levers import LEVERS, embedding, options
+from benchmarks.levers import LEVERS, by_seed, options
 from benchmarks.tissues import Tissue, prepared
-from benchmarks.trial import clustered, scored
+
+if TYPE_CHECKING:
+    from anndata import AnnData
 
 UNEVEN = (1.0, 0.3, 0.1, 0.5)
 SETS: dict[str, tuple[str, tuple[float, ...]]] = {
@@ -50,20 +51,17 @@ SEED = 7
 def thinned(name: str, folder: Path) -> Tissue:
     """Return a set with counts taken away, made under `folder` once."""
     of, shares = SETS[name]
-    whole = tissues.tissue(of, folder)
-    files = [folder / "thinned" / name.replace(", ", "-") / f"{Path(f).stem}.h5ad" for f in whole.files]
     rng = np.random.default_rng(SEED)
-    for i, (source, file) in enumerate(zip(whole.files, files, strict=True)):
-        adata = tissues.read(Path(source))
+
+    def fewer(adata: "AnnData", i: int) -> "AnnData":
         counts = adata.X.tocsr()
         kept = rng.binomial(np.rint(counts.data).astype(int), shares[i % len(shares)])
         counts.data = kept.astype(np.float32)
         counts.eliminate_zeros()
         adata.X = counts
-        if not file.exists():
-            file.parent.mkdir(parents=True, exist_ok=True)
-            adata.write_h5ad(file)
-    return replace(whole, name=name.replace(", ", "-"), files=tuple(map(str, files)))
+        return adata
+
+    return tissues.altered(tissues.tissue(of, folder), folder / "thinned" / name.replace(", ", "-"), fewer)
 
 
 def measured(
@@ -79,11 +77,7 @@ def measured(
     features = {"spots": found.features.n, "counts": float(np.mean(found.features.library()))}
     same = lever, found.features.pca_inverse().tobytes()
     if same not in known:
-        scores = []
-        for seed in seeds:
-            config = plain.replace({"run": {"seed": seed}})
-            z = embedding(found, LEVERS[lever], config, seed, work)[0]
-            scores.append(scored(found, z, clustered(found, config, z).labels))
+        scores = by_seed(found, LEVERS[lever], plain, seeds, work)
         known[same] = {key: [s[key] for s in scores] for key in SHOWN}
     return known[same], features | {"notes": list(found.features.notes)}
 

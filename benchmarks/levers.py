@@ -7,6 +7,7 @@ without them; the levers that have them, as runs do, with the row "default".
 
 import argparse
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -180,6 +181,18 @@ def embedding(
         parts += [(z, config.domains.smoothed * share) for z, share in floor]
         weight = sum(share for _, share in floor[1:])
     return side_by_side(parts), seconds, weight
+
+
+def by_seed(
+    given: Prepared, lever: Lever, config: "Run", seeds: Sequence[int], work: Path, *, mixing: bool = True
+) -> list[dict[str, Any]]:
+    """Score a lever on a prepared set, once for each seed."""
+    found = []
+    for seed in seeds:
+        own = config.replace({"run": {"seed": seed}})
+        z = embedding(given, lever, own, seed, work)[0]
+        found.append(scored(given, z, clustered(given, own, z).labels, mixing=mixing))
+    return found
 
 
 def learned(given: Prepared, config: "Run", work: Path) -> tuple[NDArray[np.float32], float]:

@@ -8,9 +8,9 @@ they are given (`--lognormalized`).
 import argparse
 import statistics
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,9 +18,11 @@ from scipy import sparse
 
 from benchmarks import tissues
 from benchmarks.data import RESULTS, environment, read_results, say, write_results
-from benchmarks.levers import LEVERS, embedding, options
+from benchmarks.levers import LEVERS, by_seed, options
 from benchmarks.tissues import Tissue, prepared
-from benchmarks.trial import clustered, scored
+
+if TYPE_CHECKING:
+    from anndata import AnnData
 
 SETS = ("dlpfc", "her2st", "layers-mild", "rare-mild", "patches-strong", "gradients-strong")
 LEVER = "floor-spatial"
@@ -73,36 +75,29 @@ def normalised(counts: sparse.csr_matrix, way: Way, rng: np.random.Generator) ->
 
 def written(name: str, way: str, folder: Path) -> Tissue:
     """Return a set whose slices are given normalised, made under `folder` once."""
-    whole = tissues.tissue(name, folder)
-    place = folder / "normalised" / f"{name}-{list(WAYS).index(way)}"
-    files = [place / f"{Path(source).stem}.h5ad" for source in whole.files]
     rng = np.random.default_rng(SEED)
-    for source, file in zip(whole.files, files, strict=True):
-        adata = tissues.read(Path(source))
+
+    def given(adata: "AnnData", _: int) -> "AnnData":
         adata.X = normalised(adata.X.tocsr(), WAYS[way], rng)
-        if not file.exists():
-            place.mkdir(parents=True, exist_ok=True)
-            adata.write_h5ad(file)
-    return replace(whole, name=place.name, files=tuple(map(str, files)))
+        return adata
+
+    place = folder / "normalised" / f"{name}-{list(WAYS).index(way)}"
+    return tissues.altered(tissues.tissue(name, folder), place, given)
 
 
 def corrected(name: str, folder: Path) -> Tissue:
     """Return a set whose counts have lost what lies around in a slice, amounts now, made under `folder` once."""
-    whole = tissues.tissue(name, folder)
-    place = folder / "normalised" / f"{name}-corrected"
-    files = [place / f"{Path(source).stem}.h5ad" for source in whole.files]
-    for source, file in zip(whole.files, files, strict=True):
-        adata = tissues.read(Path(source))
+
+    def less(adata: "AnnData", _: int) -> "AnnData":
         counts = adata.X.tocsr().astype(np.float64)
         library = np.asarray(counts.sum(axis=1)).ravel()
         around = np.asarray(counts.sum(axis=0)).ravel() / library.sum()
         taken = AMBIENT * np.repeat(library, np.diff(counts.indptr)) * around[counts.indices]
-        counts.data = np.maximum(counts.data - taken, 0.0).astype(np.float32)
+        counts.data = np.maximum(counts.data - taken, 0.0)
         adata.X = counts.astype(np.float32)
-        if not file.exists():
-            place.mkdir(parents=True, exist_ok=True)
-            adata.write_h5ad(file)
-    return replace(whole, name=place.name, files=tuple(map(str, files)))
+        return adata
+
+    return tissues.altered(tissues.tissue(name, folder), folder / "normalised" / f"{name}-corrected", less)
 
 
 def back(name: str, way: str, folder: Path) -> dict[str, Any]:
@@ -125,12 +120,7 @@ def domains(given: Tissue, changes: dict[str, dict[str, Any]], seeds: list[int],
     """Return the ARI of the domains of each seed."""
     plain = options(LEVERS[LEVER]).replace(changes)
     found = prepared(given.name, work, plain.preprocess, given=given)
-    scores = []
-    for seed in seeds:
-        config = plain.replace({"run": {"seed": seed}})
-        z = embedding(found, LEVERS[LEVER], config, seed, work)[0]
-        scores.append(scored(found, z, clustered(found, config, z).labels, mixing=False)["ari"])
-    return scores
+    return [score["ari"] for score in by_seed(found, LEVERS[LEVER], plain, seeds, work, mixing=False)]
 
 
 def main() -> None:

@@ -1,9 +1,9 @@
 """The protocol sets of domain quality, real and simulated, prepared once: components, graph, annotation."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
@@ -131,6 +131,16 @@ def read(source: Path) -> "AnnData":
     from stscale.slices import SliceStore, is_store
 
     return annotated(SliceStore.open(source)) if is_store(source) else ad.read_h5ad(source)
+
+
+def altered(whole: Tissue, place: Path, change: "Callable[[AnnData, int], AnnData]") -> Tissue:
+    """Return a set whose slices are `change` of slice and number, written into `place` once and named after it."""
+    files = [place / f"{Path(source).stem}.h5ad" for source in whole.files]
+    if not all(file.exists() for file in files):
+        place.mkdir(parents=True, exist_ok=True)
+        for i, (source, file) in enumerate(zip(whole.files, files, strict=True)):
+            change(read(Path(source)), i).write_h5ad(file)
+    return replace(whole, name=place.name, files=tuple(map(str, files)))
 
 
 def stored(files: Sequence[str], folder: Path | None, *, recover: bool = True) -> "list[SliceStore]":

@@ -13,9 +13,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.data import RESULTS, environment, read_results, say, write_results
-from benchmarks.levers import LEVERS, embedding, options
+from benchmarks.levers import LEVERS, by_seed, options
 from benchmarks.tissues import Tissue, prepared
-from benchmarks.trial import ceiling, clustered, scored
 
 SLICES = ("151673", "151674", "151675", "151676")
 LABEL = "layer_guess_reordered_short"
@@ -53,16 +52,10 @@ def measured(given: Tissue, way: str, seeds: list[int], work: Path) -> tuple[dic
     lever = LEVERS[WAYS[way]]
     plain = options(lever)
     found = prepared(given.name, work, plain.preprocess, given=given)
-    scores, top = [], None
-    for seed in seeds:
-        config = plain.replace({"run": {"seed": seed}})
-        z = embedding(found, lever, config, seed, work)[0]
-        scores.append(scored(found, z, clustered(found, config, z).labels))
-        if seed == seeds[0]:
-            top = ceiling(z, found.labels, found.features.slice())
+    scores = by_seed(found, lever, plain, seeds, work)
     said = {"spots": found.features.n, "genes": found.features.g, "counts": float(np.mean(found.features.library()))}
     said["notes"] = list(found.features.notes)
-    return {key: [s.get(key) for s in scores] for key in SHOWN} | {"ceiling": top}, said
+    return {key: [s.get(key) for s in scores] for key in SHOWN} | {"ceiling": scores[0].get("ceiling")}, said
 
 
 def main() -> None:

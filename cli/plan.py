@@ -8,7 +8,7 @@ import typer
 
 from stscale.inputs import matched
 
-from .options import AlignFirst, Debug, MaxRam, MaxVram, MethodName, Setting, Threads, configured, joining
+from .options import AlignFirst, Debug, Layer, MaxRam, MaxVram, MethodName, Setting, Threads, configured, joining
 
 if TYPE_CHECKING:
     from stscale.planning import Plan
@@ -25,6 +25,7 @@ def plan(
     config: Annotated[Path | None, typer.Option("--config", "-c", help="TOML file, see `stscale config`.")] = None,
     settings: Setting = None,
     align: AlignFirst = None,
+    layer: Layer = None,
     genes: Annotated[str | None, typer.Option("--genes", help="Vocabulary: intersection or union.")] = None,
     device: Annotated[str | None, typer.Option("--device", help="auto, cpu or cuda.")] = None,
     threads: Threads = None,
@@ -47,6 +48,7 @@ def plan(
         {
             "run": {"method": method, "threads": threads, "device": device, "max_ram": max_ram, "max_vram": max_vram},
             "domains": {"k": domains},
+            "ingest": {"layer": layer},
             "preprocess": {"genes": genes},
         },
     )

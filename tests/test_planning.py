@@ -6,6 +6,7 @@ import re
 import sys
 from pathlib import Path
 
+import anndata
 import numpy as np
 import pytest
 from test_pipeline import SIZES, TINY, write_inputs
@@ -176,6 +177,13 @@ def test_the_command_prints_a_table_or_json(stscale_, tmp_path):
     assert code == 0
     assert list(json.loads(out)["stages"]) == stages[:-1]
     assert stscale_("plan", tmp_path / "none.h5ad")[0] == 2
+    for path in paths:
+        adata = anndata.read_h5ad(path)
+        adata.layers["mine"], adata.X = adata.X, None
+        adata.write_h5ad(path)
+    code, _, err = stscale_("plan", *paths)
+    assert (code, "--layer" in err, "found: mine" in err) == (2, True, True)
+    assert stscale_("plan", *paths, "--threads", 1, "--layer", "mine")[1].startswith("3 slices, 350 spots, 80 of 80")
 
 
 def test_integrate_keeps_the_plan_and_refuses_what_does_not_fit(stscale_, tmp_path):

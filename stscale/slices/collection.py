@@ -224,23 +224,19 @@ class Collection:
             Naming the first slice that holds something else, and what it holds.
         """
         for store in self.stores:
-            largest = f"max {store.max_value:.3g}"
             if store.is_counts and config.lognormalized:
-                again = f", brought back from {TITLES[store.recovered]}" if store.recovered else ""
                 raise InputError(
-                    f"slice {store.name!r} holds counts ({largest}, all integers{again}), not log-normalised "
-                    "values; leave out --lognormalized or give log-normalised values"
+                    f"slice {store.name!r} holds {store.kind} (max {store.max_value:.3g}, all integers), not "
+                    "log-normalised values; leave out --lognormalized or give log-normalised values"
                 )
             if store.is_counts or config.fractional or (config.lognormalized and store.lognormalized):
                 continue
+            way = "--fractional to use such amounts as if they were counts"
             if store.lognormalized:
-                raise InputError(
-                    f"slice {store.name!r} holds log-normalised values ({largest}, not integers); give raw counts, or "
-                    "pass --lognormalized (--fractional, if they are no logarithms)"
-                )
+                way = "--lognormalized (--fractional, if they are no logarithms)"
             raise InputError(
-                f"slice {store.name!r} holds values that are neither counts nor logarithms ({largest}, not integers); "
-                "give raw counts, or pass --fractional to use such amounts as if they were counts"
+                f"slice {store.name!r} holds {store.kind} (max {store.max_value:.3g}, not integers); give raw counts, "
+                f"or pass {way}"
             )
 
     def notes(self) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ the others over it are integers; where it is that of two or three counts, they a
 and f is the right one if every spot of a slice comes out so: of values that are no multiples, one in ten does by
 chance. Logarithms of counts that were divided by nothing give integers themselves, which stay as they are. A spot whose
 counts all share a factor comes back without it: its library is smaller then, its shares are the same.
+Counts of thousands come back as exactly as the precision of the values lets them.
 """
 
 from __future__ import annotations

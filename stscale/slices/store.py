@@ -113,7 +113,7 @@ class SliceStore:
             return f"counts, brought back from {TITLES[self.recovered]}"
         if self.is_counts:
             return "counts"
-        return "log-normalised" if self.lognormalized else "neither counts nor log-normalised"
+        return "log-normalised values" if self.lognormalized else "values that are neither counts nor logarithms"
 
     def counts(self, lo: int, hi: int) -> sparse.csr_matrix:
         """Values of the spots `lo` to `hi`; reads only their entries.

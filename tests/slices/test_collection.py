@@ -158,7 +158,7 @@ def test_check_counts(stores, tmp_path):
     for given, said, message in [
         ([stores[0], logs], counts, "'logs' holds log-normalised values .max .*pass --lognormalized"),
         ([logs, stores[0]], as_given, "'slice0' holds counts"),
-        ([back], as_given, r"'back' holds counts .* brought back from log2\(1 \+ x\)"),
+        ([back], as_given, r"'back' holds counts, brought back from log2\(1 \+ x\)"),
         ([odd], counts, "'odd' holds values that are neither.*--fractional"),
         ([odd], as_given, "'odd' holds values that are neither"),
     ]:

@@ -211,7 +211,7 @@ def test_another_matrix_than_x(form, tmp_path):
         np.testing.assert_array_equal(store.counts(0, 30).toarray(), expected.toarray()[store.input_row()])
         assert store.genes().tolist() == whole.var_names[: expected.shape[1]].tolist()
         assert store.var().columns.tolist() == ["kind"]
-    with pytest.raises(InputError, match=r"has no layer 'spliced'; say with --layer .*found: X, counts, raw"):
+    with pytest.raises(InputError, match=r"has no layer 'spliced'; say with --layer .*found: X, counts, raw$"):
         ingest(path, tmp_path / "no.zarr", config=replace(SMALL, layer="spliced"))
     assert not (tmp_path / "no.zarr").exists()
 
@@ -221,6 +221,6 @@ def test_a_slice_without_x_says_what_it_has(tmp_path):
     adata.layers["counts"] = adata.X.copy()
     adata.X = None
     adata.write_h5ad(tmp_path / "a.h5ad")
-    with pytest.raises(InputError, match=r"has no X; say with --layer where the counts are \(found: counts\)"):
+    with pytest.raises(InputError, match=r"has no X; say with --layer .*where the counts are; found: counts$"):
         ingest(tmp_path / "a.h5ad", tmp_path / "a.zarr", config=SMALL)
     assert ingest(tmp_path / "a.h5ad", tmp_path / "a.zarr", config=replace(SMALL, layer="counts")).n == 30

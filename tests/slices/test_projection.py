@@ -165,11 +165,26 @@ def test_what_cannot_be_projected_is_refused(run, tmp_path) -> None:
         project(features, store("few", X[:, :19], few), tmp_path)
     with pytest.raises(InputError, match=r"log-normalised values .*trained on counts"):
         project(features, store("log", np.log1p(X * 0.37), gene_names(G)), tmp_path)
+    with pytest.raises(InputError, match=r"values that are neither counts nor logarithms .*trained on counts; give"):
+        project(features, store("odd", X * 0.37, gene_names(G)), tmp_path)
+    as_given = replace(CONFIG, lognormalized=True)
+    with pytest.raises(InputError, match=r"holds counts .*trained on log-normalised values"):
+        project(features, store("counts", X, gene_names(G)), tmp_path, as_given)
     with pytest.raises(InputError, match="'one' has 1 spot with counts"):
         project(features, store("one", X[:1], gene_names(G)), tmp_path)
     with pytest.raises(InputError, match="none of its 9 spots"):
         project(features, store("empty", X[:9] * 0, gene_names(G)), tmp_path)
     assert not list(tmp_path.glob("*-features.zarr"))
+
+
+def test_amounts_are_projected_onto_a_run_of_amounts(tmp_path) -> None:
+    amounts = [np.maximum(counts(k) - np.float32(0.3), 0) for k in (1, 2)]
+    made = [write_slice(tmp_path / f"{k}.zarr", X, gene_names(G), name=f"s{k}", seed=k) for k, X in enumerate(amounts)]
+    config = replace(CONFIG, fractional=True)
+    features = build_features(Collection.build(made), tmp_path / "features.zarr", config=config, seed=0)
+    _, found = project(features, made[1], tmp_path, config)
+    lo, hi = features.offsets()[1:3]
+    np.testing.assert_allclose(found.pca(0, found.n), features.pca(lo, hi), atol=1e-4)
 
 
 def test_an_older_feature_store_says_so(run, tmp_path) -> None:

@@ -96,12 +96,13 @@ def test_int64_pointers_and_storage_chunks_larger_and_smaller_than_pieces(tmp_pa
             np.testing.assert_array_equal(assembled(open_source(tmp_path / "a.h5ad"), entries), counts())
 
 
-def test_layers_and_raw_are_not_used(tmp_path):
+def test_layers_and_raw_are_not_used_unless_asked_for(tmp_path):
     adata = adata_of(sparse.csr_matrix(counts()))
     adata.layers["counts"] = adata.X * 7
     adata.raw = adata
     adata.write_h5ad(tmp_path / "a.h5ad")
     np.testing.assert_array_equal(assembled(open_source(tmp_path / "a.h5ad"), 10), counts())
+    np.testing.assert_array_equal(assembled(open_source(tmp_path / "a.h5ad", layer="counts"), 10), counts() * 7)
 
 
 def test_damaged_pointers_are_refused(tmp_path):
@@ -262,6 +263,8 @@ def test_visium_parquet_without_pyarrow(tmp_path, monkeypatch):
 
 def test_visium_mistakes_are_named(tmp_path):
     folder = visium(tmp_path / "s")
+    with pytest.raises(InputError, match="10x Visium folder, which has no layer 'counts'"):
+        open_source(folder, layer="counts")
     (folder / "filtered_feature_bc_matrix.h5").write_bytes(b"")
     with pytest.raises(InputError, match="2 filtered matrices"):
         open_source(folder)
