@@ -9,10 +9,28 @@ from stscale.config import Run, check_own, load
 from stscale.errors import InputError
 from stscale.inputs import matched
 
-from .options import Debug, Progress, Progressing, Quiet, Seed, Setting, Threads, configured
+from .options import (
+    Debug,
+    Domains,
+    Fractional,
+    Layer,
+    Lognormalized,
+    MethodName,
+    Progress,
+    Progressing,
+    Quiet,
+    Seed,
+    Setting,
+    Threads,
+    Vocabulary,
+    configured,
+)
 
 if TYPE_CHECKING:
     from stscale.alignment import Alignment, PairRecord
+
+WRITTEN = ("transforms.json", "matches.parquet", "matches.csv.gz", "integrated.zarr", "report.html")
+"""Files that are named at the end, where they are there."""
 
 Inputs = Annotated[list[Path], typer.Argument(help="A finished run folder; or slices, integrated first.")]
 Out = Annotated[Path | None, typer.Option("--out", "-o", help="Run folder of slices; a run needs none.")]
@@ -47,6 +65,12 @@ def align(
     spacing: Spacing = None,
     transfer_labels: Labels = None,
     transfer_genes: Genes = None,
+    domains: Domains = None,
+    method: MethodName = None,
+    layer: Layer = None,
+    lognormalized: Lognormalized = None,
+    fractional: Fractional = None,
+    genes: Vocabulary = None,
     config: File = None,
     settings: Setting = None,
     seed: Seed = None,
@@ -59,24 +83,23 @@ def align(
     """Lay slices into one frame and say which spot corresponds to which.
 
     Writes into the run folder: transforms.json, matches.parquet, obsm spatial_aligned (and spatial_3d with --z or
-    --spacing), figures. Options that are not given are those of the run's config.toml.
+    --spacing), figures. Options that are not given are those of the run's config.toml; --domains, --method, --layer,
+    --lognormalized, --fractional and --genes are for slices, which are integrated first.
     """
     inputs = matched(inputs)
     single = len(inputs) == 1 and (inputs[0] / "manifest.json").is_file()
     base = load(inputs[0] / "config.toml") if single and (inputs[0] / "config.toml").is_file() else Run()
-    given: dict[str, Any] = {
-        "pairs": pairs,
-        "reference": reference,
-        "kind": kind,
-        "allow_mirror": allow_mirror,
-        "warp": warp,
-        "refine": refine,
-        "z": None if z is None else _numbers(z),
-        "spacing": spacing,
-    }
     if z is not None or spacing is not None:  # one replaces the other
         base = base.replace({"align": {"z": None, "spacing": None}})
-    run = configured(config, None, settings, {"run": {"seed": seed, "threads": threads}, "align": given}, base=base)
+    options: dict[str, dict[str, Any]] = {
+        "run": {"method": method, "seed": seed, "threads": threads},
+        "domains": {"k": domains},
+        "ingest": {"layer": layer},
+        "preprocess": {"lognormalized": lognormalized, "fractional": fractional, "genes": genes},
+        "align": {"pairs": pairs, "reference": reference, "kind": kind, "allow_mirror": allow_mirror, "warp": warp}
+        | {"refine": refine, "z": None if z is None else _numbers(z), "spacing": spacing},
+    }
+    run = configured(config, None, settings, options, base=base)
     if single:
         check_own(run, base)
     from stscale.pipeline import align as align_slices
@@ -93,8 +116,7 @@ def align(
             fresh=fresh,
             observer=display,
         )
-    names = ["transforms.json", "matches.parquet", "matches.csv.gz", "integrated.zarr", "report.html"]
-    files = [str(result.path / name) for name in names if (result.path / name).exists()]
+    files = [str(result.path / name) for name in WRITTEN if (result.path / name).exists()]
     display.done(said(result.alignment) + files, run=result.path, pairs=len(result.alignment.pairs))
 
 

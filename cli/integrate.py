@@ -13,7 +13,10 @@ from .align import said
 from .options import (
     AlignFirst,
     Debug,
+    Domains,
+    Fractional,
     Layer,
+    Lognormalized,
     MaxRam,
     MaxVram,
     MethodName,
@@ -23,6 +26,7 @@ from .options import (
     Seed,
     Setting,
     Threads,
+    Vocabulary,
     configured,
     joining,
 )
@@ -37,20 +41,16 @@ if TYPE_CHECKING:
 def integrate(
     slices: Annotated[list[Path], typer.Argument(help="Slices: .zarr, .h5ad, 10x Visium folders, SpatialData.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Run folder; an interrupted run goes on there.")],
-    domains: Annotated[int | None, typer.Option("--domains", "-k", help="Number of domains; else estimated.")] = None,
+    domains: Domains = None,
     method: MethodName = None,
     preset: Annotated[str | None, typer.Option("--preset", help="default, or paper: Spotscape as published.")] = None,
     config: Annotated[Path | None, typer.Option("--config", "-c", help="TOML file, see `stscale config`.")] = None,
     settings: Setting = None,
     align: AlignFirst = None,
     layer: Layer = None,
-    lognormalized: Annotated[
-        bool | None, typer.Option("--lognormalized", help="The input is log-normalised, and used as it is.")
-    ] = None,
-    fractional: Annotated[
-        bool | None, typer.Option("--fractional", help="Use amounts that are no integers as if they were counts.")
-    ] = None,
-    genes: Annotated[str | None, typer.Option("--genes", help="Vocabulary: intersection or union.")] = None,
+    lognormalized: Lognormalized = None,
+    fractional: Fractional = None,
+    genes: Vocabulary = None,
     device: Annotated[str | None, typer.Option("--device", help="auto, cpu or cuda.")] = None,
     seed: Seed = None,
     threads: Threads = None,

@@ -18,6 +18,14 @@ Seed = Annotated[int | None, typer.Option("--seed", help="Seed of every random c
 Layer = Annotated[
     str | None, typer.Option("--layer", help="Matrix of an AnnData that is read: X, one of its layers, or raw.")
 ]
+Lognormalized = Annotated[
+    bool | None, typer.Option("--lognormalized", help="The input is log-normalised, and used as it is.")
+]
+Fractional = Annotated[
+    bool | None, typer.Option("--fractional", help="Use amounts that are no integers as if they were counts.")
+]
+Domains = Annotated[int | None, typer.Option("--domains", "-k", help="Number of domains; else estimated.")]
+Vocabulary = Annotated[str | None, typer.Option("--genes", help="Vocabulary: intersection or union.")]
 MethodName = Annotated[
     str | None,
     typer.Option("--method", help="Method of the embedding: spotscape, mhal, stmfg, or smooth (nothing is trained)."),

@@ -8,7 +8,22 @@ import typer
 
 from stscale.inputs import matched
 
-from .options import AlignFirst, Debug, Layer, MaxRam, MaxVram, MethodName, Setting, Threads, configured, joining
+from .options import (
+    AlignFirst,
+    Debug,
+    Domains,
+    Fractional,
+    Layer,
+    Lognormalized,
+    MaxRam,
+    MaxVram,
+    MethodName,
+    Setting,
+    Threads,
+    Vocabulary,
+    configured,
+    joining,
+)
 
 if TYPE_CHECKING:
     from stscale.planning import Plan
@@ -19,14 +34,16 @@ def plan(
     out: Annotated[Path, typer.Option("--out", "-o", help="Where the run would be written.")] = Path(),
     max_ram: MaxRam = None,
     max_vram: MaxVram = None,
-    domains: Annotated[int | None, typer.Option("--domains", "-k", help="Number of domains; else estimated.")] = None,
+    domains: Domains = None,
     method: MethodName = None,
     preset: Annotated[str | None, typer.Option("--preset", help="default, or paper: Spotscape as published.")] = None,
     config: Annotated[Path | None, typer.Option("--config", "-c", help="TOML file, see `stscale config`.")] = None,
     settings: Setting = None,
     align: AlignFirst = None,
     layer: Layer = None,
-    genes: Annotated[str | None, typer.Option("--genes", help="Vocabulary: intersection or union.")] = None,
+    lognormalized: Lognormalized = None,
+    fractional: Fractional = None,
+    genes: Vocabulary = None,
     device: Annotated[str | None, typer.Option("--device", help="auto, cpu or cuda.")] = None,
     threads: Threads = None,
     idle: Annotated[
@@ -49,7 +66,7 @@ def plan(
             "run": {"method": method, "threads": threads, "device": device, "max_ram": max_ram, "max_vram": max_vram},
             "domains": {"k": domains},
             "ingest": {"layer": layer},
-            "preprocess": {"genes": genes},
+            "preprocess": {"lognormalized": lognormalized, "fractional": fractional, "genes": genes},
         },
     )
     run = joining(run, align)

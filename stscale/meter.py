@@ -19,16 +19,19 @@ class Meter:
         Wall time.
     peak_mb
         Largest resident set seen, MiB, of this process.
+    first_mb
+        Resident set on entering, MiB.
     """
 
     def __init__(self, interval: float = 0.05) -> None:
         self.seconds = 0.0
-        self.peak_mb = 0.0
+        self.peak_mb = self.first_mb = 0.0
         self._interval = interval
         self._done = threading.Event()
         self._process = psutil.Process()
 
     def __enter__(self) -> "Meter":
+        self.peak_mb = self.first_mb = self.resident_mb()
         self._start = time.perf_counter()
         self._thread = threading.Thread(target=self._watch, name="stscale-meter", daemon=True)
         self._thread.start()
@@ -47,5 +50,9 @@ class Meter:
             self._read()
             self._done.wait(self._interval)
 
+    def resident_mb(self) -> float:
+        """Return the resident set now, MiB."""
+        return float(self._process.memory_info().rss / 2**20)
+
     def _read(self) -> None:
-        self.peak_mb = max(self.peak_mb, self._process.memory_info().rss / 2**20)
+        self.peak_mb = max(self.peak_mb, self.resident_mb())

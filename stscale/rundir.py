@@ -28,6 +28,10 @@ PACKAGES = (
 )
 
 
+LEFT_MB = 64.0
+"""Memory above that after the last trim that stages may leave behind, MiB: to collect takes a quarter of a second."""
+
+
 class RunFolder:
     """A folder whose manifest names every finished stage and the digest of what went into it.
 
@@ -56,6 +60,7 @@ class RunFolder:
         path.mkdir(parents=True, exist_ok=True)
         for part in path.rglob(".*.part"):  # what a killed process was writing
             shutil.rmtree(part, ignore_errors=True)
+        self._trimmed_mb: float | None = None
         self.manifest: dict[str, Any] = {"stages": {}}
         if (path / MANIFEST).exists():
             self.manifest = read_manifest(path)
@@ -104,11 +109,18 @@ class RunFolder:
         except Stopped as stop:
             self.event("stage", stage=name, state="stopped", signal=stop.name)
             raise
-        trim()
+        self._give_back(meter)
         record = {"digest": digest, "seconds": round(meter.seconds, 3), "peak_mb": round(meter.peak_mb, 1), **found}
         self.manifest["stages"][name] = record
         self.save()
         self.event("stage", stage=name, state="end", **{k: v for k, v in record.items() if k != "digest"})
+
+    def _give_back(self, meter: Meter) -> None:
+        if self._trimmed_mb is None:
+            self._trimmed_mb = meter.first_mb
+        if meter.peak_mb - self._trimmed_mb > LEFT_MB:
+            trim()
+            self._trimmed_mb = meter.resident_mb()
 
     def forget(self, stage: str) -> None:
         """Take a stage off the manifest: it is no longer part of the run."""

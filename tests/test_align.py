@@ -37,7 +37,7 @@ SMALL = {
     "align": {"rotations": 24, "starts": 3},
 }
 TINY = Run().replace(SMALL)
-pytestmark = pytest.mark.usefixtures("small_images")
+pytestmark = pytest.mark.figures
 
 
 def write_slices(folder: Path) -> list[Path]:
@@ -455,6 +455,18 @@ def test_slices_are_integrated_first(paths, tmp_path):
 
 
 @pytest.mark.usefixtures("no_figures")
+def test_the_words_of_integrate_for_slices(paths, tmp_path, stscale_):
+    words = ("--method", "smooth", "--domains", 3, "--layer", "X", "--fractional", "--genes", "union", "--no-refine")
+    small = ("--threads", 1, "--set", "preprocess.n_pcs=10", "--set", "report.quality=false")
+    code, out, err = stscale_("align", *paths, "-o", tmp_path / "run", *words, *small)
+    assert code == 0, err
+    assert "b on a: turned" in out
+    asked = load(tmp_path / "run" / "config.toml")
+    assert (asked.method, asked.domains.k, asked.ingest.layer, asked.align.refine) == ("smooth", 3, "X", False)
+    assert (asked.preprocess.fractional, asked.preprocess.genes) == (True, "union")
+
+
+@pytest.mark.usefixtures("no_figures")
 def test_a_warp_comes_on_top(plain):
     found = stscale.align(plain, config=with_align(plain, warp=True, warp_points=20, refine=False)).alignment
     again = read_alignment(plain)
@@ -537,6 +549,8 @@ def test_the_command_line(copy, integrated, stscale_):
     assert "error_degrees" in out
     for arguments, said in (
         (["--set", "train.steps=5"], "[train] of a finished run cannot be changed by align"),
+        (["--method", "smooth"], "[method] of a finished run cannot be changed by align"),
+        (["--fractional"], "[preprocess] of a finished run cannot be changed by align"),
         (["--z", "0,x,2"], "--z '0,x,2'"),
         (["--z", "0,1,2", "--spacing", "3"], "both given"),
         (["--reference", "d"], "no slice is called 'd'"),

@@ -14,6 +14,7 @@ from sklearn.metrics import adjusted_rand_score
 import stscale
 from stscale.config import Run, Simulate, load, preset
 
+pytestmark = pytest.mark.figures
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = [
     *("--threads", "1", "--device", "cpu", "-k", "4"),

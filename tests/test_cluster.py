@@ -59,7 +59,7 @@ class Cluster:
         file = self.folder / "scheduler.json"
         arguments = ("--host", "127.0.0.1", "--port", "0", "--scheduler-file", str(file))
         self.scheduler = self.start("scheduler", *arguments)
-        wait_for(file.exists)
+        wait_for(lambda: file.exists() and file.read_text(encoding="utf-8").rstrip().endswith("}"))  # whole, too
         self.address = json.loads(file.read_text(encoding="utf-8"))["address"]
 
     def start_worker(self) -> None:

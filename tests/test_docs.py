@@ -9,6 +9,7 @@ import pytest
 
 import stscale
 
+pytestmark = pytest.mark.figures
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 
 
@@ -22,7 +23,6 @@ def test_the_tutorial_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caps
 
     monkeypatch.setattr("stscale.report.write_report", write_report)
     monkeypatch.setattr("sys.argv", ["tutorial.py", str(tmp_path)])
-    monkeypatch.setattr("stscale.report.drawing.DPI", 40)  # most of the time would go into pixels
     runpy.run_path(str(DOCS / "tutorial.py"), run_name="__main__")
     said = capsys.readouterr().out
     score = re.search(r"adjusted Rand index, all slices jointly: (\d\.\d\d)", said)

@@ -39,7 +39,6 @@ CONFIG = Run().replace(
     }
 )
 ALONE = CONFIG.replace({"graph": {"across": 0}})
-pytestmark = pytest.mark.usefixtures("small_images")
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from stscale.errors import InputError
 from stscale.evaluation import evaluate
 from stscale.slices import ingest
 
-pytestmark = pytest.mark.real
+pytestmark = [pytest.mark.real, pytest.mark.figures]
 SHORT = Run().replace(
     {
         "run": {"threads": 1, "device": "cpu"},

@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from stscale import __version__
@@ -155,3 +156,14 @@ def test_discard_before_a_stage(tmp_path):
     again.manifest["stages"].clear()
     again.discard_if_new(before="features")
     assert again.path.exists()
+
+
+def test_freed_memory_is_returned_after_stages_that_took_much(tmp_path, monkeypatch):
+    trims = []
+    monkeypatch.setattr("stscale.rundir.trim", lambda: trims.append(None))
+    run = RunFolder(tmp_path / "run")
+    for size, expected in ((1 << 10, 0), (16 << 20, 1), (1 << 10, 1), (32 << 20, 2)):
+        with run.stage(f"stage of {size}", "digest"):
+            held = np.ones(size)
+        del held
+        assert len(trims) == expected

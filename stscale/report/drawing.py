@@ -66,11 +66,17 @@ class Panel:
 def drawn(draw: Callable[[], "Figure"]) -> bytes:
     """Run `draw` in the style of the report, whatever the user's matplotlibrc says, and return PNG bytes."""
     import matplotlib.style
-    from PIL import Image
 
     with matplotlib.style.context(STYLE, after_reset=True):
-        raw = io.BytesIO()
-        draw().savefig(raw, format="png", dpi=DPI, pil_kwargs={"compress_level": 0})
+        return rendered(draw())
+
+
+def rendered(figure: "Figure") -> bytes:
+    """Return a figure as PNG bytes."""
+    from PIL import Image
+
+    raw = io.BytesIO()
+    figure.savefig(raw, format="png", dpi=DPI, pil_kwargs={"compress_level": 0})
     image = Image.open(raw).convert("RGB")
     buffer = io.BytesIO()
     # a figure has few colours: 256 of its own make the page three times lighter. No version in the file: the same run

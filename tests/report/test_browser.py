@@ -18,7 +18,7 @@ const found = { wide: page.documentElement.scrollWidth, inner: frame.contentWind
 broken: [...page.images].filter(i => !i.complete || !i.naturalWidth).length, images: page.images.length };
 document.body.innerHTML = "<pre>FOUND" + JSON.stringify(found) + "DNUOF</pre>"; });</script>"""
 
-pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium is installed")
+pytestmark = [pytest.mark.figures, pytest.mark.skipif(BROWSER is None, reason="no Chromium is installed")]
 
 
 def shown(page: Path, width: int, folder: Path) -> tuple[dict[str, int], list[str]]:
@@ -49,9 +49,7 @@ def shown(page: Path, width: int, folder: Path) -> tuple[dict[str, int], list[st
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     sizes = {"a slice with a rather long name that says where it comes from": 60, "b": 40, "c": 30}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("stscale.report.drawing.DPI", 60)
-        return write_report(make_run(tmp_path_factory.mktemp("run"), sizes, k=12, left_out=3))
+    return write_report(make_run(tmp_path_factory.mktemp("run"), sizes, k=12, left_out=3))
 
 
 @pytest.mark.parametrize("width", [1200, 420])

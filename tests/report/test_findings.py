@@ -3,7 +3,6 @@
 import json
 import shutil
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,12 +23,7 @@ from stscale.report.summary import genes_dropped
 from stscale.rundir import RunFolder
 from tests.test_pipeline import SIZES, TINY, write_inputs
 
-
-@pytest.fixture(scope="module", autouse=True)
-def small_images() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("stscale.report.drawing.DPI", 40)
-        yield
+pytestmark = pytest.mark.figures
 
 
 @pytest.fixture(scope="module")

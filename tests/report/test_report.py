@@ -18,7 +18,7 @@ from stscale.errors import InputError
 from stscale.report import write_report
 from stscale.report.charts import losses
 from stscale.report.contents import Spots, read_contents
-from stscale.report.drawing import label, labels
+from stscale.report.drawing import DPI, label, labels
 from stscale.report.latent import principal_plane
 from stscale.report.maps import MAX_MARKERS, columns, domain_maps, spot_pitch
 from stscale.report.markup import duration, size
@@ -26,12 +26,12 @@ from stscale.report.palette import COLOURS, palette
 from stscale.report.raster import EMPTY, GREY, majority
 from stscale.report.summary import key_facts, origin_of_k, remarks
 
+pytestmark = pytest.mark.figures
 
-@pytest.fixture(autouse=True)
-def small_images(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
-    """Draw small: most of the time goes into pixels."""
-    if "full_size" not in request.node.name:
-        monkeypatch.setattr("stscale.report.drawing.DPI", 40)
+
+@pytest.fixture
+def full_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stscale.report.drawing.DPI", DPI)
 
 
 VOID = {"meta", "img", "br", "hr"}
@@ -236,7 +236,8 @@ def test_one_slice_with_one_domain(tmp_path: Path) -> None:
     assert "none left out" in page.text
 
 
-def test_thirty_slices_show_twenty_four_full_size(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("full_size")
+def test_thirty_slices_show_twenty_four(tmp_path: Path) -> None:
     sizes = {f"section {i} of a block with a very long name": 20 + i for i in range(30)}
     _, page = read(make_run(tmp_path, sizes, k=12, left_out=3))
     assert "The first 24 of 30 slices are shown." in page.text
@@ -310,7 +311,8 @@ def test_many_spots_are_rasterised() -> None:
     assert len(many.png) < 3 << 20
 
 
-def test_a_quarter_of_a_million_scattered_spots_stay_small_full_size(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("full_size")
+def test_a_quarter_of_a_million_scattered_spots_stay_small(tmp_path: Path) -> None:
     config = Run().replace({"domains": {"k": 20}, "report": {"umap": False}})
     _, page = read(make_run(tmp_path, {"a": 150_000, "b": 100_000}, k=20, scattered=True, config=config))
     assert "More than 200,000 spots: each pixel shows its commonest domain." in page.text

@@ -138,12 +138,13 @@ def test_what_is_shown_before_any_correction_is_the_same_whatever_was_moved(stor
     assert np.allclose(kinds_, own, atol=1e-4)
 
 
-def test_the_command_line_says_that_slices_are_moved(tmp_path, stscale_, small_images, monkeypatch) -> None:
+def test_the_command_line_says_that_slices_are_moved(tmp_path, stscale_, monkeypatch) -> None:
     monkeypatch.setattr(kinds, "REPEATS", 1)
     parts = enumerate(((0, 5, 900), (3, 8, 700), (0, 8, 1500), (2, 8, 800)))
     made = [sample(tmp_path, *part, seed=i)[0].path for i, part in parts]
     options = ["--method", "smooth", "--domains", "8", "--threads", "1", "--set", "domains.n_init=2"]
-    options += ["--set", "preprocess.gain=all", "--set", "preprocess.n_pcs=20", "--set", "report.quality=false"]
+    options += ["--set", "preprocess.gain=all", "--set", "preprocess.n_pcs=20"]
+    options += [word for name in ("quality", "umap", "markers") for word in ("--set", f"report.{name}=false")]
     code, _, told = stscale_("integrate", *made[:3], "-o", tmp_path / "run", *options)
     assert code == 0
     assert "slices hold kinds of tissue in unequal shares" in told
