@@ -21,6 +21,7 @@ from .options import (
     Quiet,
     Seed,
     Setting,
+    Split,
     Threads,
     Vocabulary,
     configured,
@@ -67,6 +68,7 @@ def align(
     transfer_genes: Genes = None,
     domains: Domains = None,
     method: MethodName = None,
+    split: Split = None,
     layer: Layer = None,
     lognormalized: Lognormalized = None,
     fractional: Fractional = None,
@@ -83,8 +85,8 @@ def align(
     """Lay slices into one frame and say which spot corresponds to which.
 
     Writes into the run folder: transforms.json, matches.parquet, obsm spatial_aligned (and spatial_3d with --z or
-    --spacing), figures. Options that are not given are those of the run's config.toml; --domains, --method, --layer,
-    --lognormalized, --fractional and --genes are for slices, which are integrated first.
+    --spacing), figures. Options that are not given are those of the run's config.toml; --domains, --method, --split,
+    --layer, --lognormalized, --fractional and --genes are for slices, which are integrated first.
     """
     inputs = matched(inputs)
     single = len(inputs) == 1 and (inputs[0] / "manifest.json").is_file()
@@ -94,7 +96,7 @@ def align(
     options: dict[str, dict[str, Any]] = {
         "run": {"method": method, "seed": seed, "threads": threads},
         "domains": {"k": domains},
-        "ingest": {"layer": layer},
+        "ingest": {"split": split, "layer": layer},
         "preprocess": {"lognormalized": lognormalized, "fractional": fractional, "genes": genes},
         "align": {"pairs": pairs, "reference": reference, "kind": kind, "allow_mirror": allow_mirror, "warp": warp}
         | {"refine": refine, "z": None if z is None else _numbers(z), "spacing": spacing},
@@ -116,8 +118,7 @@ def align(
             fresh=fresh,
             observer=display,
         )
-    files = [str(result.path / name) for name in WRITTEN if (result.path / name).exists()]
-    display.done(said(result.alignment) + files, run=result.path, pairs=len(result.alignment.pairs))
+    display.done(said(result.alignment) + _files(result.path), run=result.path, pairs=len(result.alignment.pairs))
 
 
 def said(alignment: "Alignment") -> list[str]:
@@ -127,6 +128,10 @@ def said(alignment: "Alignment") -> list[str]:
         lines.append(_line(pair, alignment.unit))
         lines += [f"  note: {note}" for note in pair.notes]
     return lines
+
+
+def _files(run: Path) -> list[str]:
+    return [str(run / name) for name in WRITTEN if (run / name).exists()]
 
 
 def _line(pair: "PairRecord", unit: str) -> str:

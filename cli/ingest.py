@@ -8,7 +8,7 @@ import typer
 from stscale.errors import InputError
 from stscale.inputs import matched
 
-from .options import Debug, Layer, Quiet
+from .options import Debug, Layer, Quiet, Split
 
 
 def ingest(
@@ -16,6 +16,7 @@ def ingest(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the slice stores.")],
     tile: Annotated[int | None, typer.Option("--tile", help="Spots per tile.", min=1)] = None,
     chunk: Annotated[int | None, typer.Option("--chunk", help="Rows written at a time; whole tiles.", min=1)] = None,
+    split: Split = None,
     layer: Layer = None,
     as_given: Annotated[
         bool, typer.Option("--as-given", help="Keep normalised values; else they become counts again where they can.")
@@ -27,21 +28,25 @@ def ingest(
     """Turn slices into slice stores: checked, in Hilbert order, readable chunk by chunk (and by anndata)."""
     from stscale.config import Ingest
     from stscale.options import build
-    from stscale.slices import ingest as ingest_slice
-    from stscale.slices.sources import slice_name
+    from stscale.slices import SliceStore
+    from stscale.slices.ingest import bring
+    from stscale.slices.split import SUFFIX, slice_names
 
     sources = matched(sources)
-    given = {"tile": tile, "chunk": chunk, "layer": layer, "recover": False if as_given else None}
+    given = {"tile": tile, "chunk": chunk, "split": split, "layer": layer, "recover": False if as_given else None}
     config = build(Ingest, {k: v for k, v in given.items() if v is not None}, "ingest")
-    targets = [out / f"{slice_name(s)}.zarr" for s in sources]
-    for source, target in zip(sources, targets, strict=True):
+    for source in sources:
+        if not source.exists():
+            raise InputError(f"{source} does not exist")
+    names = slice_names(sources, split=split, layer=config.layer)
+    held = [tuple(out / f"{name}{SUFFIX}" for name in own) for own in names]
+    targets = [target for own in held for target in own]
+    for target in targets:
         if targets.count(target) > 1:
             raise InputError(f"two sources are called {target.stem!r}; rename one")
         if target.exists() and not overwrite:
             raise InputError(f"{target} exists; --overwrite replaces it")
-        if not source.exists():
-            raise InputError(f"{source} does not exist")
-    for source, target in zip(sources, targets, strict=True):
-        store = ingest_slice(source, target, config=config)
-        if not quiet:
-            typer.echo(f"{target}: {store.n} spots × {store.n_genes} genes, {store.kind}")
+    for source, own in zip(sources, held, strict=True):
+        for store in map(SliceStore.open, bring(config, (source, own))):
+            if not quiet:
+                typer.echo(f"{store.path}: {store.n} spots × {store.n_genes} genes, {store.kind}")

@@ -43,7 +43,8 @@ def _run(path: Path) -> list[str]:
     from stscale.rundir import read_manifest
 
     manifest = read_manifest(path)
-    lines = [f"{path}: run of stscale {manifest['stscale']}, {len(manifest.get('inputs', []))} slices"]
+    held = sum(len(entry.get("slices", [entry])) for entry in manifest.get("inputs", []))
+    lines = [f"{path}: run of stscale {manifest['stscale']}, {held} slices"]
     for name, stage in manifest["stages"].items():
         extra = {k: v for k, v in stage.items() if isinstance(v, int | float) and k not in ("seconds", "peak_mb")}
         said = ", ".join(f"{k} {v:g}" for k, v in extra.items())

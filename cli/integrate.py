@@ -25,6 +25,7 @@ from .options import (
     Quiet,
     Seed,
     Setting,
+    Split,
     Threads,
     Vocabulary,
     configured,
@@ -47,6 +48,7 @@ def integrate(
     config: Annotated[Path | None, typer.Option("--config", "-c", help="TOML file, see `stscale config`.")] = None,
     settings: Setting = None,
     align: AlignFirst = None,
+    split: Split = None,
     layer: Layer = None,
     lognormalized: Lognormalized = None,
     fractional: Fractional = None,
@@ -81,7 +83,7 @@ def integrate(
         {
             "run": {"method": method, "seed": seed, **resources},
             "domains": {"k": domains},
-            "ingest": {"layer": layer},
+            "ingest": {"split": split, "layer": layer},
             "preprocess": {"lognormalized": lognormalized, "fractional": fractional, "genes": genes},
         },
     )

@@ -5,7 +5,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .options import Debug, Progress, Progressing, Quiet, Seed, Threads
+from stscale.inputs import matched
+
+from .options import Debug, Progress, Progressing, Quiet, Seed, Split, Threads
 
 if TYPE_CHECKING:
     from stscale.tasks import MapResult
@@ -15,6 +17,7 @@ def map_(
     run: Annotated[Path, typer.Argument(help="A finished run folder.")],
     slices: Annotated[list[Path], typer.Argument(help="New slices: .zarr, .h5ad, 10x Visium folders, SpatialData.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of mapped.zarr and mapped.json.")],
+    split: Split = None,
     restat: Annotated[
         bool, typer.Option("--restat/--frozen", help="Measure the network's normalisation anew on each slice.")
     ] = False,
@@ -34,7 +37,16 @@ def map_(
     from .progress import watching
 
     with watching(progress, quiet=quiet) as display:
-        result = map_slices(run, slices, out=out, restat=restat, seed=seed or 0, threads=threads or 0, observer=display)
+        result = map_slices(
+            run,
+            matched(slices),
+            out=out,
+            split=split,
+            restat=restat,
+            seed=seed or 0,
+            threads=threads or 0,
+            observer=display,
+        )
     display.done(
         _said(result),
         run=result.path,

@@ -18,6 +18,9 @@ Seed = Annotated[int | None, typer.Option("--seed", help="Seed of every random c
 Layer = Annotated[
     str | None, typer.Option("--layer", help="Matrix of an AnnData that is read: X, one of its layers, or raw.")
 ]
+Split = Annotated[
+    str | None, typer.Option("--split", help="Column of obs whose values are slices: an input holds several.")
+]
 Lognormalized = Annotated[
     bool | None, typer.Option("--lognormalized", help="The input is log-normalised, and used as it is.")
 ]

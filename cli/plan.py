@@ -19,6 +19,7 @@ from .options import (
     MaxVram,
     MethodName,
     Setting,
+    Split,
     Threads,
     Vocabulary,
     configured,
@@ -40,6 +41,7 @@ def plan(
     config: Annotated[Path | None, typer.Option("--config", "-c", help="TOML file, see `stscale config`.")] = None,
     settings: Setting = None,
     align: AlignFirst = None,
+    split: Split = None,
     layer: Layer = None,
     lognormalized: Lognormalized = None,
     fractional: Fractional = None,
@@ -65,7 +67,7 @@ def plan(
         {
             "run": {"method": method, "threads": threads, "device": device, "max_ram": max_ram, "max_vram": max_vram},
             "domains": {"k": domains},
-            "ingest": {"layer": layer},
+            "ingest": {"split": split, "layer": layer},
             "preprocess": {"lognormalized": lognormalized, "fractional": fractional, "genes": genes},
         },
     )

@@ -156,19 +156,20 @@ def check_unaligned(paths: list[Path], config: Run) -> None:
         Naming the slice, or what is wrong with pairs or heights.
     """
     from stscale.slices import SliceStore, is_store, open_source
+    from stscale.slices.split import slice_names
 
-    names = []
-    for path in paths:
+    options, names = config.ingest, []
+    for path, held in zip(paths, slice_names(paths, split=options.split, layer=options.layer), strict=True):
         if is_store(path):
             store = SliceStore.open(path)
-            name, dims = store.name, store.dims
+            held, dims = [store.name], store.dims
         else:
-            source = open_source(path, layer=config.ingest.layer)
-            name, dims = source.name, source.coordinates.shape[-1]
-        names.append(name)
+            source = open_source(path, layer=options.layer, split=options.split is not None)
+            dims = source.coordinates.shape[-1]
+        names += held
         if dims != 2:
             raise InputError(
-                f"slice {name!r} has {dims} coordinates per spot; alignment works in the plane: keep two columns "
+                f"slice {held[0]!r} has {dims} coordinates per spot; alignment works in the plane: keep two columns "
                 "and give the heights with --z or --spacing"
             )
     _checked_pairs(names, config)
@@ -247,13 +248,14 @@ def plan(
     StscaleError
         For bad input, or when nothing makes the run fit: with the smallest budget that would do.
     """
-    from stscale.planning import make_plan, probe, read_header
+    from stscale.planning import make_plan, probe, read_headers
 
     config = config or Run()
     config.check_sections()
     cuda = pick_device(config.device).type == "cuda"
     threads = set_threads(config.threads or _threads())
-    headers = [read_header(path, layer=config.ingest.layer) for path in check_inputs(slices)]
+    ingest = config.ingest
+    headers = [h for path in check_inputs(slices) for h in read_headers(path, layer=ingest.layer, split=ingest.split)]
     machine = probe(Path(out), threads=threads, cuda=cuda, idle=idle)
     return make_plan(headers, config, machine, cuda=cuda, folder=Path(out))
 

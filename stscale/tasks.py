@@ -43,6 +43,7 @@ def map_slices(
     slices: Sequence[str | Path],
     *,
     out: str | Path,
+    split: str | None = None,
     restat: bool = False,
     seed: int = 0,
     threads: int = 0,
@@ -60,6 +61,8 @@ def map_slices(
     out
         Folder of mapped.zarr (obsm X_stscale; obs stscale_domain, stscale_confidence, stscale_slice; rows as given)
         and mapped.json (a verdict per slice). It appears whole; an earlier mapping there is replaced.
+    split
+        Column of obs whose values are slices of their own, in an input that holds several.
     restat
         Measure the normalisation statistics of the network anew on each slice.
     seed
@@ -84,7 +87,7 @@ def map_slices(
     paths = check_inputs(slices)
     finished = Finished.open(run)
     set_threads(threads or finished.config.threads)
-    mapping = Mapping(finished, restat=restat, seed=seed, observer=observer or (lambda event: None))
+    mapping = Mapping(finished, restat=restat, seed=seed, observer=observer or (lambda event: None), split=split)
     return MapResult(path=Path(out), slices=mapping.go(paths, Path(out)))
 
 
@@ -237,8 +240,9 @@ def export(
     """Write what a finished run found as SpatialData, one folder per slice; the run and the slices are only read.
 
     A slice that came from SpatialData is copied with all its elements and gets a further table, which annotates what
-    its own table annotates; every other slice becomes a new folder with a circle for each spot. Of an aligned run, the
-    elements get a transformation to the coordinate system `stscale`, the common frame. Needs `stscale[spatialdata]`.
+    its own table annotates; every other slice, and each of several that one input held, becomes a new folder with a
+    circle for each spot. Of an aligned run, the elements get a transformation to the coordinate system `stscale`, the
+    common frame. Needs `stscale[spatialdata]`.
 
     Parameters
     ----------
@@ -247,7 +251,7 @@ def export(
     out
         Folder of SLICE.zarr and of export.json, which tells what was done. It appears whole or not at all.
     sources
-        Where the slices are now, in the order of the run; default: where the run found them.
+        Where the inputs are now, in the order of the run; default: where the run found them.
     table
         Name of the table: obs `stscale_domain` and other columns that the run made, obsm `X_stscale`, `spatial` and,
         of an aligned run, `spatial_aligned` (and `spatial_3d`); no X.

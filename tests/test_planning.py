@@ -16,7 +16,7 @@ from stscale.config import Run
 from stscale.errors import InputError
 from stscale.memory import KEPT, Touched, let_go
 from stscale.pipeline import plan
-from stscale.planning import Header, Machine, make_plan, read_header
+from stscale.planning import Header, Machine, make_plan, read_headers
 from stscale.rundir import read_manifest
 from stscale.size import bytes_of, said
 from stscale.slices import SliceStore, ingest
@@ -39,7 +39,7 @@ GENES = np.array([f"g{i:04d}" for i in range(2000)])
 
 def headers(n: int, slices: int = 10) -> list[Header]:
     return [
-        Header(name=f"s{i}", n=n // slices, stored=390 * n // slices, genes=GENES, columns=3, store=True)
+        Header(name=f"s{i}", n=n // slices, stored=390 * n // slices, sorted=0, genes=GENES, columns=3, store=True)
         for i in range(slices)
     ]
 
@@ -74,7 +74,7 @@ def test_headers_are_read_and_no_counts(tmp_path, monkeypatch):
 
     monkeypatch.setattr(SliceStore, "counts", refuse)
     monkeypatch.setattr(Source, "pieces", refuse)
-    given, store = read_header(paths[0]), read_header(tmp_path / "c.zarr")
+    (given,), (store,) = read_headers(paths[0]), read_headers(tmp_path / "c.zarr")
     assert (given.n, given.stored, given.store) == (SIZES["c"], stored, False)
     assert (store.n, store.stored, store.store, store.columns) == (SIZES["c"], stored, True, given.columns)
     assert sorted(given.genes) == sorted(store.genes)

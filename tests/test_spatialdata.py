@@ -192,7 +192,7 @@ def test_nothing_is_overwritten_unasked(run, slices, exported, tmp_path, stscale
         (["-o", tmp_path / "x", "--table", "cells"], "the slice itself is in the table 'cells'"),
         (["-o", tmp_path / "x", "--table", "circles"], "has an element 'circles'"),
         (["-o", tmp_path / "x", "--table", "../x"], "cannot name a table"),
-        (["-o", tmp_path / "x", "--source", slices[0]], "1 sources for 3 slices"),
+        (["-o", tmp_path / "x", "--source", slices[0]], "1 sources for 3 inputs"),
         (["-o", tmp_path / "x", *(w for s in (slices[1], slices[0], slices[2]) for w in ("--source", s))], "by their"),
     ]
     for arguments, said in cases:
@@ -230,3 +230,24 @@ def test_elements_that_moved_are_no_way_to_the_frame(run, slices, tmp_path) -> N
     with pytest.raises(InputError, match="are not those of the elements"):
         stscale.export(run, out=tmp_path / "out", sources=[tmp_path / "moved.zarr", *slices[1:]])
     assert not (tmp_path / "out").exists()
+
+
+def test_slices_of_one_folder_are_written_one_by_one(slices, tmp_path) -> None:
+    config = CONFIG.replace({"run": {"method": "smooth"}, "ingest": {"split": "half"}, "domains": {"k": 2}})
+    table = spatialdata.read_zarr(slices[0])["cells"]
+    table.obs["half"] = (np.arange(table.n_obs) % 2).astype(str)
+    del table.uns["spatialdata_attrs"]
+    spatialdata.SpatialData(tables={"cells": table}).write(tmp_path / "both.zarr")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("stscale.report.write_report", lambda run: (run / "report.html").write_text("", encoding="utf-8"))
+        stscale.integrate([tmp_path / "both.zarr"], out=tmp_path / "run", config=config)
+    out = stscale.export(tmp_path / "run", out=tmp_path / "export")
+    for name in ("0", "1"):
+        found = spatialdata.read_zarr(out / f"{name}.zarr")["stscale"]
+        assert found.obs_names.tolist() == table.obs_names[table.obs["half"] == name].tolist()
+    told = json.loads((out / "export.json").read_text(encoding="utf-8"))
+    assert [entry["name"] for entry in told["slices"]] == ["0", "1"]
+    moved = stscale.export(tmp_path / "run", sources=[tmp_path / "both.zarr"], out=tmp_path / "again")
+    assert sorted(p.name for p in moved.iterdir()) == ["0.zarr", "1.zarr", "export.json"]
+    with pytest.raises(InputError, match=r"2 sources for 1 inputs \(both.zarr\)"):
+        stscale.export(tmp_path / "run", sources=[tmp_path / "both.zarr"] * 2, out=tmp_path / "third")

@@ -134,8 +134,12 @@ class RunSlices:
 
 def _stores(run: Path, manifest: dict[str, Any]) -> list[Path]:
     """Return the slice stores of a run, in its order, whether they are still there or not."""
-    paths = [Path(entry["path"]) for entry in manifest.get("inputs", [])]
-    return [path if is_store(path) else run / "slices" / f"{slice_name(path)}.zarr" for path in paths]
+    found = []
+    for entry in manifest.get("inputs", []):
+        path = Path(entry["path"])
+        names = entry.get("slices", [slice_name(path)])
+        found += [path] if is_store(path) else [run / "slices" / f"{name}.zarr" for name in names]
+    return found
 
 
 def _um_per_unit(run: Path, manifest: dict[str, Any], names: tuple[str, ...]) -> tuple[float | None, ...]:

@@ -55,7 +55,7 @@ class Exporting:
         Parameters
         ----------
         sources
-            Where the slices are now, in the order of the run; empty: where the run found them.
+            Where the inputs are now, in the order of the run; empty: where the run found them.
         out
             The folder.
         overwrite
@@ -66,14 +66,21 @@ class Exporting:
         InputError
             If a slice is missing or is not the one of the run, a name is taken, or `out` holds something else.
         """
-        paths = sources or [Path(entry["path"]) for entry in read_manifest(self.run)["inputs"]]
-        _check_out(out, [self.run, *paths], overwrite=overwrite)
-        if len(paths) != len(self.slices.names):
+        inputs = read_manifest(self.run)["inputs"]
+        given = sources or [Path(entry["path"]) for entry in inputs]
+        _check_out(out, [self.run, *given], overwrite=overwrite)
+        if len(given) != len(inputs):
+            names = ", ".join(Path(entry["path"]).name for entry in inputs)
             raise InputError(
-                f"{len(paths)} sources for {len(self.slices.names)} slices ({', '.join(self.slices.names)}); give one "
-                "for each, in this order"
+                f"{len(given)} sources for {len(inputs)} inputs ({names}); give one for each, in this order"
             )
-        told = [self._source(i, path) for i, path in enumerate(paths)]
+        paths: list[Path] = []
+        told: list[Annotation | None] = []
+        for path, entry in zip(given, inputs, strict=True):
+            held = entry.get("slices")
+            # what was split is written by slice, its elements stay where they are
+            told += [self._source(len(told), path)] if held is None else [None] * len(held)
+            paths += [path] * (1 if held is None else len(held))
         with atomic_path(out) as part:
             part.mkdir()
             done = []

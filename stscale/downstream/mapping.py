@@ -3,7 +3,7 @@
 import json
 import shutil
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from stscale.downstream.finished import Finished
 from stscale.errors import InputError
 from stscale.slices import Collection, SliceStore, is_store, keys
 from stscale.slices.projection import Panel, Projection
+from stscale.slices.split import SUFFIX, slice_names
 from stscale.telling import Observer
 
 if TYPE_CHECKING:
@@ -92,9 +93,11 @@ class Mapping:
         Of the bank of latents.
     observer
         Called with each event.
+    split
+        Column that tells slices of an input apart; None: each is one.
     """
 
-    def __init__(self, run: Finished, *, restat: bool, seed: int, observer: Observer) -> None:
+    def __init__(self, run: Finished, *, restat: bool, seed: int, observer: Observer, split: str | None = None) -> None:
         from stscale.analysis.predictor_file import NAME, load_predictor
 
         check_mappable(run)
@@ -105,6 +108,7 @@ class Mapping:
         self.run, self.restat, self.observer = run, restat, observer
         self.projection = Projection(run.features, run.config.preprocess)
         self.predictor: Predictor = load_predictor(run.path / NAME)
+        self.ingesting = replace(run.config.ingesting, split=split)
         self.device = pick_device(run.config.device)
         self.bank = Bank.build(run.latents(), run.features.slice(), tile=run.config.sample.tile, seed=seed)
 
@@ -121,24 +125,24 @@ class Mapping:
             part.mkdir()
             scratch = part / "scratch"
             done, stores = [], []
-            for number, path in enumerate(paths):
+            names = slice_names(paths, split=self.ingesting.split, layer=self.ingesting.layer)
+            for number, (path, held) in enumerate(zip(paths, names, strict=True)):
                 start = time.perf_counter()
                 self.observer({"event": "stage", "stage": f"map {path.name}", "state": "start"})
-                store = self._store(path, scratch / f"slices-{number}")
-                stores.append(store)
-                done.append(self._one(store, scratch / f"work-{number}", scratch / LATENTS, start))
-                shutil.rmtree(scratch / f"work-{number}", ignore_errors=True)
+                for store in self._stores(path, held, scratch / f"slices-{number}"):
+                    stores.append(store)
+                    done.append(self._one(store, scratch / "work", scratch / LATENTS, start))
+                    shutil.rmtree(scratch / "work", ignore_errors=True)
+                    start = time.perf_counter()
             self._write(part, Collection.onto(stores, self.projection.vocabulary), done, scratch / LATENTS)
             shutil.rmtree(scratch, ignore_errors=True)
         return tuple(d.told for d in done)
 
-    def _store(self, path: Path, folder: Path) -> SliceStore:
-        from stscale.slices import ingest
-        from stscale.slices.sources import slice_name
+    def _stores(self, path: Path, names: list[str], folder: Path) -> list[SliceStore]:
+        from stscale.slices.ingest import bring
 
-        if is_store(path):
-            return SliceStore.open(path)
-        return ingest(path, folder / f"{slice_name(path)}.zarr", config=self.run.config.ingesting)
+        made = (path,) if is_store(path) else tuple(folder / f"{name}{SUFFIX}" for name in names)
+        return [SliceStore.open(store) for store in bring(self.ingesting, (path, made))]
 
     def _one(self, store: SliceStore, scratch: Path, latents: Path, start: float) -> _Embedded:
         panel = self.projection.panel(store)

@@ -50,7 +50,7 @@ class Integration(Joining):
     def ingest(self) -> "Collection":
         """Bring every slice into a slice store, and check them as one collection."""
         from stscale.fingerprint import fingerprint
-        from stscale.slices import Collection, SliceStore, is_store
+        from stscale.slices import Collection, SliceStore
 
         inputs = [dict(zip(("bytes", "hash"), fingerprint(p), strict=True), path=str(p)) for p in self.paths]
         hashes = [i["hash"] for i in inputs]
@@ -61,7 +61,10 @@ class Integration(Joining):
                 "give another folder with -o, or --fresh to start over"
             )
         now = self._chain(__version__, hashes, asdict(self.config.ingesting))
-        stores = [p if is_store(p) else self.run.file("slices", f"{_stem(p)}.zarr") for p in self.paths]
+        held = self._stores()
+        if self.config.ingest.split is not None:
+            inputs = [dict(i, slices=[s.stem for s in own]) for i, own in zip(inputs, held, strict=True)]
+        stores = [store for own in held for store in own]
         if len(set(stores)) < len(stores):
             twice = next(s.stem for s in stores if stores.count(s) > 1)
             raise InputError(f"two slices are called {twice!r}; rename one of the files")
@@ -70,7 +73,7 @@ class Integration(Joining):
         else:
             self.observer({"event": "stage", "stage": "ingest", "state": "start"})
             with self.run.stage("ingest", now) as found:
-                self._ingest(stores)
+                self._ingest(held)
                 found["slices"] = len(stores)
         self.run.manifest["inputs"] = inputs
         pre = self.config.preprocess
@@ -81,13 +84,26 @@ class Integration(Joining):
         self.run.save()
         return collection
 
-    def _ingest(self, stores: list[Path]) -> None:
+    def _stores(self) -> list[tuple[Path, ...]]:
+        """Return the stores of each input: itself, where it is one, else one for each slice it holds."""
+        from stscale.slices import is_store
+        from stscale.slices.split import SUFFIX, slice_names
+
+        options, folder = self.config.ingest, self.run.file("slices")
+        names = slice_names(self.paths, split=options.split, layer=options.layer)
+        return [
+            (path,) if is_store(path) else tuple(folder / f"{name}{SUFFIX}" for name in own)
+            for path, own in zip(self.paths, names, strict=True)
+        ]
+
+    def _ingest(self, held: list[tuple[Path, ...]]) -> None:
         from stscale.slices.ingest import bring
         from stscale.slices.stream import spread
 
-        pairs = list(zip(self.paths, stores, strict=True))
-        for store in spread(partial(bring, self.config.ingesting), pairs, self.compute):
-            self.tell("ingested", slice=store.stem)
+        pairs = list(zip(self.paths, held, strict=True))
+        for stores in spread(partial(bring, self.config.ingesting), pairs, self.compute):
+            for store in stores:
+                self.tell("ingested", slice=store.stem)
         for part in self.run.file("slices").glob(".*.part"):  # what a lost worker was writing
             shutil.rmtree(part, ignore_errors=True)
 
@@ -287,9 +303,3 @@ def _numbered(labels: NDArray[Any], group: NDArray[Any]) -> NDArray[np.int32]:
 
 def _listed(values: dict[str, Any]) -> dict[str, Any]:
     return {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in values.items()}
-
-
-def _stem(path: Path) -> str:
-    from stscale.slices.sources import slice_name
-
-    return slice_name(path)

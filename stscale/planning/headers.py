@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from stscale.config import Preprocess
 from stscale.errors import InputError
 from stscale.slices import SliceStore, is_store, open_source
+from stscale.slices.split import parts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,7 +24,9 @@ class Header:
     n
         Spots.
     stored
-        Stored counts.
+        Stored counts; of a slice that shares an input, by its share of the spots.
+    sorted
+        Stored counts of the input, which are sorted together.
     genes
         (g,) gene names.
     columns
@@ -35,6 +38,7 @@ class Header:
     name: str
     n: int
     stored: int
+    sorted: int
     genes: NDArray[np.str_]
     columns: int
     store: bool
@@ -49,7 +53,7 @@ class Size:
     slices, n, largest
         Slices, spots of all, spots of the largest.
     stored, to_ingest, largest_stored
-        Stored counts of all, of those that are no slice stores yet, and of the largest such.
+        Stored counts of all, of those that are no slice stores yet, and of the largest input of such.
     vocabulary, genes
         Genes of the vocabulary, and of them kept.
     columns
@@ -67,38 +71,52 @@ class Size:
     columns: int
 
 
-def read_header(path: Path, *, layer: str = "X") -> Header:
-    """Read names and sizes of a slice.
+def read_headers(path: Path, *, layer: str = "X", split: str | None = None) -> list[Header]:
+    """Read names and sizes of what an input holds.
 
     Parameters
     ----------
     path, layer
         As in `open_source`; a slice store has one matrix.
+    split
+        Column that tells slices of an input apart; None: it is one. A slice store is one in any case.
+
+    Returns
+    -------
+    list of Header
+        One for each slice.
 
     Raises
     ------
     InputError
-        As `open_source`.
+        As `open_source` and `parts`.
     """
     if is_store(path):
         store = SliceStore.open(path)
-        return Header(
+        header = Header(
             name=store.name,
             n=store.n,
             stored=store.nnz,
+            sorted=0,
             genes=store.genes(),
-            columns=store.obs_columns(),
+            columns=len(store.obs_columns()),
             store=True,
         )
-    source = open_source(path, layer=layer)
-    return Header(
-        name=source.name,
-        n=source.n,
-        stored=source.stored,
-        genes=source.genes,
-        columns=len(source.obs.columns),
-        store=False,
-    )
+        return [header]
+    source = open_source(path, layer=layer, split=split is not None)
+    held = {source.name: source.n} if split is None else {p.name: len(p.rows) for p in parts(source, split)}
+    return [
+        Header(
+            name=name,
+            n=n,
+            stored=round(source.stored * n / source.n) if source.n else source.stored,
+            sorted=source.stored,
+            genes=source.genes,
+            columns=len(source.obs.columns),
+            store=False,
+        )
+        for name, n in held.items()
+    ]
 
 
 def sizes(headers: Sequence[Header], config: Preprocess) -> Size:
@@ -127,7 +145,7 @@ def sizes(headers: Sequence[Header], config: Preprocess) -> Size:
         largest=max(h.n for h in headers),
         stored=sum(h.stored for h in headers),
         to_ingest=sum(h.stored for h in raw),
-        largest_stored=max((h.stored for h in raw), default=0),
+        largest_stored=max((h.sorted for h in raw), default=0),
         vocabulary=max(1, vocabulary),
         genes=max(1, min(config.n_hvg, vocabulary)),
         columns=max(h.columns for h in headers),

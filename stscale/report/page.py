@@ -137,7 +137,7 @@ def _inputs(contents: Contents) -> str:
     rows = [
         [Path(str(i["path"])).name, size(i["bytes"]), i["hash"], i["path"]] for i in contents.manifest.get("inputs", [])
     ]
-    return table(["Slice", "Size", "Hash (BLAKE2b)", "Path"], rows, numbers=(1,))
+    return table(["Input", "Size", "Hash (BLAKE2b)", "Path"], rows, numbers=(1,))
 
 
 def _versions(contents: Contents) -> str:

@@ -34,7 +34,7 @@ def examine(order: dict[str, Any]) -> dict[str, float | None]:
     if not config.threads:
         config = config.replace({"run": {"threads": order["threads"]}})
     if order["command"] == "map" and run is not None:
-        return _mapping(run, slices, out)
+        return _mapping(run, slices, out, split=config.ingest.split)
     if run is not None:
         from stscale.pipeline import check_align
 
@@ -52,18 +52,18 @@ def _integration(slices: Sequence[Path], out: Path, config: Run, *, align: bool)
     return {name: found[name] for name in ("ram_mb", "vram_mb", "disk_mb", "seconds")}
 
 
-def _mapping(run: Path, slices: Sequence[Path], out: Path) -> dict[str, float | None]:
+def _mapping(run: Path, slices: Sequence[Path], out: Path, *, split: str | None) -> dict[str, float | None]:
     from stscale.downstream.finished import Finished
     from stscale.downstream.mapping import check_mappable, check_out
     from stscale.inputs import check_inputs
-    from stscale.planning import read_header
+    from stscale.planning import read_headers
     from stscale.rundir import check_writable
 
     finished = Finished.open(run)
     check_mappable(finished)
     paths = check_inputs(slices)
     for path in paths:
-        read_header(path, layer=finished.config.ingest.layer)
+        read_headers(path, layer=finished.config.ingest.layer, split=split)
     check_out(out, run, paths)
     check_writable(out)
     return _of_run(run)

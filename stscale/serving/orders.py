@@ -97,6 +97,7 @@ class Order:
         words += [] if s.command == "align" and self.run else ["--out", str(self.out)]
         words += ["--threads", str(c.threads or threads), "--progress", "json"]
         if s.command == "map":
+            words += [f"--split={c.ingest.split}"] if c.ingest.split is not None else []
             return [*words, "--seed", str(c.seed), *(["--restat"] if s.restat else [])]
         words += ["--config", str(config)]
         # in one word: what a client names is never an option of its own
@@ -116,9 +117,13 @@ def _check(submission: Submission, config: Run, base: Run | None, values: dict[s
     if base is not None:
         check_own(config, base)
     if submission.command == "map":
-        others = [k for k in values if k != "run"] + [k for k in values.get("run", {}) if k not in ("seed", "threads")]
+        heeded = {"run": {"seed", "threads"}, "ingest": {"split"}}
+        others = [k for k in values if k not in heeded]
+        others += [k for table, own in heeded.items() for k in values.get(table, {}) if k not in own]
         if others:
-            raise InputError(f"map takes all options but run.seed and run.threads from its run; leave out {others[0]}")
+            raise InputError(
+                f"map takes all options but run.seed, run.threads and ingest.split from its run; leave out {others[0]}"
+            )
     config.check_sections()
 
 

@@ -62,7 +62,7 @@ class Submission(BaseModel):
     config: Config = Field(
         default={},
         description="The tables of `stscale config`, as JSON or as a TOML text; `preset` too. `map` takes everything "
-        "from its run but `run.seed` and `run.threads`.",
+        "from its run but `run.seed`, `run.threads` and `ingest.split`.",
         examples=[{"domains": {"k": 7}}, "[domains]\nk = 7\n"],
     )
     transfer_labels: list[Name] = Field(default=[], max_length=1000, description="`align`: obs columns to carry over.")

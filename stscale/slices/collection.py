@@ -11,6 +11,7 @@ from scipy import sparse
 from stscale.config import Preprocess
 from stscale.errors import InputError
 from stscale.slices.recover import TITLES
+from stscale.slices.split import suspected
 from stscale.slices.store import SliceStore
 
 GAP = 64  # rows: two asked-for rows closer than this are read in one go rather than in two
@@ -240,14 +241,21 @@ class Collection:
             )
 
     def notes(self) -> tuple[str, ...]:
-        """Say which slices hold counts that were brought back."""
+        """Say which slices hold counts that were brought back, and which seem to be several slices."""
+        several = {s.name: suspected(s) for s in self.stores}
         found = {scale: [s.name for s in self.stores if s.recovered == scale] for scale in TITLES}
         word = dict.fromkeys(TITLES, "--lognormalized") | {"linear": "--fractional with ingest.recover = false"}
-        return tuple(
+        brought = tuple(
             f"{_slices(names, len(self.stores))} {TITLES[scale]}: the counts were brought back ({word[scale]} uses "
             "them as they are)"
             for scale, names in found.items()
             if names
+        )
+        return brought + tuple(
+            f"slice {name!r} seems to be several: spots of different {column!r} lie on each other; --split {column} "
+            "makes each a slice of its own"
+            for name, column in several.items()
+            if column is not None
         )
 
 

@@ -1,7 +1,7 @@
 """Any source → slice store: an external sort by place on the Hilbert curve, in bounded memory."""
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -15,7 +15,8 @@ from stscale.slices.checks import check_slice, check_values
 from stscale.slices.hilbert import hilbert_order
 from stscale.slices.recover import Recovery, recovery
 from stscale.slices.sources import Source, open_source
-from stscale.slices.store import SliceStore
+from stscale.slices.split import SUFFIX, Part, parts
+from stscale.slices.store import SliceStore, is_store
 from stscale.slices.writer import StoreWriter
 
 BUCKETS = 128  # files open at once, well below the smallest usual limit of 256
@@ -59,67 +60,131 @@ def ingest(source: str | Path, out: str | Path, *, config: Ingest = Ingest(), na
     source, out = Path(source), Path(out)
     _check_paths(source, out)
     given = open_source(source, name=name, layer=config.layer)
-    # before the order is made, which needs finite coordinates
-    check_slice(given.name, names=given.names, genes=given.genes, coordinates=given.coordinates)
-    order = hilbert_order(given.coordinates)
-    writer = StoreWriter(
-        out,
-        name=given.name,
-        genes=given.genes,
-        names=given.names,
-        coordinates=given.coordinates,
-        order=order,
-        obs=given.obs,
-        var=given.var,
-        config=config,
-        source=source.resolve().name,
-        source_bytes=given.n_bytes,
-        unit=given.unit,
-        um_per_unit=given.um_per_unit,
-    )
-    out.parent.mkdir(parents=True, exist_ok=True)
-    memory = config.memory_mb * 2**20
-    with (
-        writer,
-        tempfile.TemporaryDirectory(prefix=f".{out.name}.", suffix=".part", dir=out.parent) as scratch,
-    ):
-        buckets = _Buckets(Path(scratch), n=given.n, chunk=config.chunk)
-        integers = _scatter(given, order, buckets, entries=max(1, memory // PIECE_BYTES))
-        rows = partial(buckets.blocks, n_genes=len(given.genes), entries=max(1, memory // BLOCK_BYTES))
-        way: Recovery | None = None
-        if config.recover and not integers:
-            way = recovery(partial(rows, keep=True))
-        for block in rows():
-            writer.append(block if way is None else way.counts(block))
-        if way is not None:
-            writer.recovered = way.scale
+    _write(given, [Part(name=given.name, rows=np.arange(given.n))], [out], config)
     return SliceStore.open(out)
 
 
-def bring(config: Ingest, pair: tuple[Path, Path]) -> Path:
-    """Ingest one slice of a run, unless its source is a slice store and is used where it is.
+def ingest_parts(source: str | Path, outs: Sequence[str | Path], *, column: str, config: Ingest = Ingest()) -> None:
+    """Write a slice store for each slice that a source holds, in one pass over its matrix.
 
     Parameters
     ----------
+    source
+        What `open_source` understands.
+    outs
+        The stores, ``NAME.zarr`` in one folder, as many as the column has values and in their order (`split.parts`);
+        each is called NAME.
+    column
+        Of obs, which tells the slices apart.
     config
-        As in `ingest`.
-    pair
-        The source and the store; the same path for a store.
-
-    Returns
-    -------
-    Path
-        The store.
+        As in `ingest`. Values become counts again only where that is exact for every spot of the source.
 
     Raises
     ------
     InputError
-        As `ingest`.
+        As `ingest` and `split.parts`; nothing is left then of a slice that was not written whole.
     """
-    source, store = pair
-    if source != store:
-        ingest(source, store, config=config)
-    return store
+    source, stores = Path(source), [Path(out) for out in outs]
+    for store in stores:
+        _check_paths(source, store)
+    given = open_source(source, layer=config.layer, split=True)
+    named = [
+        Part(name=store.name.removesuffix(SUFFIX), rows=part.rows)
+        for part, store in zip(parts(given, column), stores, strict=True)
+    ]
+    _write(given, named, stores, config)
+
+
+def bring(config: Ingest, pair: tuple[Path, tuple[Path, ...]]) -> tuple[Path, ...]:
+    """Ingest what an input of a run holds, unless it is a slice store and is used where it is.
+
+    Parameters
+    ----------
+    config
+        As in `ingest`; `split` says whether an input holds several slices.
+    pair
+        The source and its stores; the same path for a store.
+
+    Returns
+    -------
+    tuple of Path
+        The stores.
+
+    Raises
+    ------
+    InputError
+        As `ingest` and `ingest_parts`.
+    """
+    source, stores = pair
+    if stores != (source,):
+        if config.split is None or is_store(source):
+            ingest(source, stores[0], config=config)
+        else:
+            ingest_parts(source, stores, column=config.split, config=config)
+    return stores
+
+
+def _write(given: Source, held: Sequence[Part], stores: Sequence[Path], config: Ingest) -> None:
+    """Sort the entries of a source once and write the stores of its slices one after the other."""
+    orders = []
+    for part in held:
+        # before the order is made, which needs finite coordinates
+        coordinates = given.coordinates[part.rows]
+        check_slice(part.name, names=given.names[part.rows], genes=given.genes, coordinates=coordinates)
+        orders.append(hilbert_order(coordinates))
+    place = np.concatenate([part.rows[order] for part, order in zip(held, orders, strict=True)])
+    folder = stores[0].parent
+    folder.mkdir(parents=True, exist_ok=True)
+    memory = config.memory_mb * 2**20
+    with tempfile.TemporaryDirectory(prefix=f".{stores[0].name}.", suffix=".part", dir=folder) as scratch:
+        buckets = _Buckets(Path(scratch), n=given.n, chunk=config.chunk)
+        integers = _scatter(given, place, buckets, entries=max(1, memory // PIECE_BYTES))
+        rows = partial(buckets.blocks, n_genes=len(given.genes), entries=max(1, memory // BLOCK_BYTES))
+        way: Recovery | None = None
+        if config.recover and not integers:
+            way = recovery(partial(rows, keep=True))
+        blocks = _Cut(rows())
+        for part, order, store in zip(held, orders, stores, strict=True):
+            with _writer(given, part, order, store, config) as writer:
+                for block in blocks.take(len(part.rows)):
+                    writer.append(block if way is None else way.counts(block))
+                if way is not None:
+                    writer.recovered = way.scale
+
+
+def _writer(given: Source, part: Part, order: NDArray[np.int64], store: Path, config: Ingest) -> StoreWriter:
+    return StoreWriter(
+        store,
+        name=part.name,
+        genes=given.genes,
+        names=given.names[part.rows],
+        coordinates=given.coordinates[part.rows],
+        order=order,
+        obs=given.obs.iloc[part.rows],
+        var=given.var,
+        config=config,
+        source=given.path.resolve().name,
+        source_bytes=given.n_bytes,
+        unit=given.unit,
+        um_per_unit=given.um_per_unit,
+    )
+
+
+class _Cut:
+    """Blocks of rows, handed out slice by slice."""
+
+    def __init__(self, blocks: Iterator[sparse.csr_matrix]) -> None:
+        self._blocks = blocks
+        self._rest: sparse.csr_matrix | None = None
+
+    def take(self, rows: int) -> Iterator[sparse.csr_matrix]:
+        """Yield the next so many rows."""
+        while rows:
+            block = next(self._blocks) if self._rest is None else self._rest
+            own = min(rows, block.shape[0])
+            self._rest = block[own:] if own < block.shape[0] else None
+            rows -= own
+            yield block if self._rest is None else block[:own]
 
 
 def _check_paths(source: Path, out: Path) -> None:

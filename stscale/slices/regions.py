@@ -1,7 +1,6 @@
 """What the rows of a SpatialData table annotate: elements of the folder around it, and where their instances lie."""
 
 from dataclasses import dataclass
-from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -84,32 +83,28 @@ class Annotation:
         """Names of the elements, sorted."""
         return [str(name) for name in np.unique(self.region)]
 
-    def check_apart(self, xy: NDArray[np.float64]) -> None:
+    def check_apart(self, xy: NDArray[np.float64], rows: NDArray[np.int64] | None = None) -> None:
         """Refuse regions that lie on each other: they are slices of their own, with coordinates of their own.
 
         Parameters
         ----------
         xy
             (n, 2 or 3) coordinates of the rows.
+        rows
+            Those that are one slice; default: all.
 
         Raises
         ------
         InputError
             Naming the regions and how to part them.
         """
-        boxes = {}
-        for name in self.regions:
-            own = xy[self.region == name][:, :2]
-            boxes[name] = own.min(axis=0), own.max(axis=0)
-        for a, b in combinations(boxes, 2):
-            (low_a, high_a), (low_b, high_b) = boxes[a], boxes[b]
-            shared = np.prod(np.maximum(np.minimum(high_a, high_b) - np.maximum(low_a, low_b), 0))
-            if shared > SAME_PLACE * min(np.prod(high_a - low_a), np.prod(high_b - low_b)):
-                raise InputError(
-                    f"{self.root / self.table} annotates {len(boxes)} regions, and {a!r} and {b!r} lie on each other: "
-                    f"they are slices of their own; write one table for each: "
-                    f'table[table.obs["{self.region_key}"] == "{a}"].copy().write_zarr("{a}.zarr")'
-                )
+        region, places = (self.region, xy) if rows is None else (self.region[rows], xy[rows])
+        pair = on_each_other(places, region)
+        if pair is not None:
+            raise InputError(
+                f"{self.root / self.table} annotates {len(np.unique(region))} regions, and {pair[0]!r} and {pair[1]!r} "
+                f"lie on each other: they are slices of their own; say so with --split {self.region_key}"
+            )
 
     def placed(self, data: Any) -> tuple[str, NDArray[np.float64]]:
         """Find where the instances lie.
@@ -161,6 +156,35 @@ class Annotation:
 
         kinds = tuple(k for k in ELEMENTS if any((self.root / k / name).is_dir() for name in self.regions))
         return self.placed(spatialdata.read_zarr(self.root, selection=kinds))[1]
+
+
+def on_each_other(xy: NDArray[np.float64], group: NDArray[np.str_]) -> tuple[str, str] | None:
+    """Find two groups of spots whose boxes overlap by more than `SAME_PLACE` of the smaller one.
+
+    Parameters
+    ----------
+    xy
+        (n, 2 or 3) coordinates.
+    group
+        (n,) of each spot.
+
+    Returns
+    -------
+    tuple of str or None
+        The first such pair; None where all lie beside each other.
+    """
+    names, code = np.unique(group, return_inverse=True)
+    order = np.argsort(code, kind="stable")
+    first = np.searchsorted(code[order], np.arange(len(names)))
+    places = xy[order, :2]
+    low, high = np.minimum.reduceat(places, first), np.maximum.reduceat(places, first)
+    area = np.prod(high - low, axis=1)
+    for i in range(len(names) - 1):
+        gap = np.minimum(high[i], high[i + 1 :]) - np.maximum(low[i], low[i + 1 :])
+        over = np.prod(np.maximum(gap, 0), axis=1) > SAME_PLACE * np.minimum(area[i], area[i + 1 :])
+        if over.any():
+            return str(names[i]), str(names[i + 1 + int(np.argmax(over))])
+    return None
 
 
 def folder_of(path: Path) -> tuple[Path, str]:

@@ -13,6 +13,8 @@ from stscale.errors import InputError
 if TYPE_CHECKING:
     import pandas as pd
 
+    from stscale.slices.regions import Annotation
+
 Piece = tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.float32]]
 """Entries of the matrix: input row, column, value, three (m,)."""
 
@@ -46,6 +48,8 @@ class Source:
     """Unit of the coordinates; None when the input does not say."""
     um_per_unit: float | None
     """Micrometres per unit; None when the input does not say."""
+    annotation: "Annotation | None" = None
+    """What the rows of a SpatialData table annotate."""
     stored: int
     """Values that X stores; of a dense matrix all of them."""
     stream: Callable[[int], Iterator[Piece]]
@@ -91,7 +95,7 @@ class Source:
             raise InputError(f"{self.path}: X cannot be read ({' '.join(str(error).split())}); is it whole?") from None
 
 
-def open_source(path: Path, *, name: str | None = None, layer: str = "X") -> Source:
+def open_source(path: Path, *, name: str | None = None, layer: str = "X", split: bool = False) -> Source:
     """Recognise a slice and read all of it but its matrix.
 
     Parameters
@@ -103,6 +107,8 @@ def open_source(path: Path, *, name: str | None = None, layer: str = "X") -> Sou
         Name of the slice; by default the file's name without its suffix.
     layer
         Matrix that is read: ``X``, one of AnnData's ``layers``, or ``raw`` (its matrix, with genes of its own).
+    split
+        The input holds several slices (`stscale.slices.split`): regions of SpatialData may lie on each other.
 
     Raises
     ------
@@ -124,7 +130,7 @@ def open_source(path: Path, *, name: str | None = None, layer: str = "X") -> Sou
     if any((path / marker).is_file() for marker in _MARKERS):
         from stscale.slices.sources_anndata import open_zarr
 
-        return open_zarr(path, name=label, layer=layer)
+        return open_zarr(path, name=label, layer=layer, split=split)
     from stscale.slices.sources_visium import find_visium, open_visium
 
     folder = find_visium(path)

@@ -70,7 +70,7 @@ def annotation(path: Path) -> Annotation | None:
     return Annotation.read(group, _frame(group, "obs", path), root, table) if table else None
 
 
-def open_zarr(path: Path, *, name: str, layer: str = "X") -> Source:
+def open_zarr(path: Path, *, name: str, layer: str = "X", split: bool = False) -> Source:
     """Open an AnnData or SpatialData folder.
 
     Parameters
@@ -79,7 +79,7 @@ def open_zarr(path: Path, *, name: str, layer: str = "X") -> Source:
         A Zarr v2 or v3 group: AnnData itself, or SpatialData with exactly one table.
     name
         Name of the slice.
-    layer
+    layer, split
         As in `open_source`.
 
     Raises
@@ -94,7 +94,7 @@ def open_zarr(path: Path, *, name: str, layer: str = "X") -> Source:
     def stream(entries: int) -> Iterator[Piece]:
         yield from _entries(group[matrix], path, entries)
 
-    return _source(group, path, name, stream, matrix=matrix, var=var, root=root, table=table)
+    return _source(group, path, name, stream, matrix=matrix, var=var, root=root, table=table, split=split)
 
 
 def _opened(path: Path) -> tuple[Any, Path, str]:
@@ -153,6 +153,7 @@ def _source(
     var: str,
     root: Path | None = None,
     table: str = "",
+    split: bool = False,
 ) -> Source:
     shape = _shape(group[matrix], path)
     obs, genes = _frame(group, "obs", path), _frame(group, var, path)
@@ -162,7 +163,8 @@ def _source(
         )
     told = Annotation.read(group, obs, root, table) if root is not None and table else None
     coordinates = _spatial(group, path, told)
-    if told is not None and coordinates.ndim == 2 and len(coordinates) == len(obs) and np.isfinite(coordinates).all():
+    whole = coordinates.ndim == 2 and len(coordinates) == len(obs) and bool(np.isfinite(coordinates).all())
+    if told is not None and whole and not split:
         told.check_apart(coordinates)
     return Source(
         name=name,
@@ -174,6 +176,7 @@ def _source(
         coordinates=coordinates,
         unit=None,
         um_per_unit=None,
+        annotation=told if whole else None,
         stored=shape[0] * shape[1] if _kind(group[matrix]) == "dense" else int(group[matrix]["data"].shape[0]),
         stream=stream,
     )

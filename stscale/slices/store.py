@@ -178,10 +178,17 @@ class SliceStore:
         """Read the input's own columns, (n, ·), indexed by spot name, in store order."""
         return self._frame("obs", keys.OBS_RESERVED)
 
-    def obs_columns(self) -> int:
-        """Return how many columns of the input's own there are about spots; nothing is read of them."""
+    def obs_columns(self) -> list[str]:
+        """Return the names of the input's own columns about spots; nothing is read of them."""
         named = _group(str(self.path), _stamp(self.path))["obs"].attrs["column-order"]
-        return len(set(named) - keys.OBS_RESERVED)  # type: ignore[arg-type]  # JSON, to zarr
+        return [str(name) for name in named if name not in keys.OBS_RESERVED]  # type: ignore[union-attr]  # JSON to zarr
+
+    def obs_column(self, name: str) -> "pd.Series":
+        """Read one of the input's own columns, (n,), in store order."""
+        import pandas as pd
+        from anndata.io import read_elem
+
+        return pd.Series(read_elem(_group(str(self.path), _stamp(self.path))[f"obs/{name}"]))
 
     def var(self) -> "pd.DataFrame":
         """Read the input's own columns, (n_genes, ·), indexed by gene name."""

@@ -86,7 +86,12 @@ def test_map_takes_seed_and_threads_alone(places):
         *("--threads", "8", "--progress", "json", "--seed", "4", "--restat"),
     ]
     assert found.reads == [str(places.slices[0] / "s2"), str(places.runs / "done")]
-    for config in ({"domains": {"k": 3}}, {"run": {"device": "cpu"}}, {"preset": "paper"}):
+    assert order(places, **given, config={"ingest": {"split": "-x"}}).words(Path("c"), 8)[-3:-1] == [
+        "--split=-x",
+        "--seed",
+    ]
+    others = ({"domains": {"k": 3}}, {"run": {"device": "cpu"}}, {"preset": "paper"}, {"ingest": {"layer": "counts"}})
+    for config in others:
         with pytest.raises(InputError, match="map takes all options but"):
             order(places, **given, config=config)
 
