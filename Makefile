@@ -19,6 +19,7 @@ test: lint
 
 # SpatialData and squidpy, which want other versions of common packages, in an environment of their own
 test-scverse: build/scverse/.ready
+	build/scverse/bin/python -W ignore -c "import spatialdata, squidpy"
 	OMP_WAIT_POLICY=PASSIVE build/scverse/bin/python -m pytest tests/test_spatialdata.py tests/test_scverse.py
 
 build/scverse/.ready: pyproject.toml constraints.txt
