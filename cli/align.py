@@ -10,6 +10,7 @@ from stscale.errors import InputError
 from stscale.inputs import matched
 
 from .options import (
+    Coordinates,
     Debug,
     Domains,
     Fractional,
@@ -69,6 +70,7 @@ def align(
     domains: Domains = None,
     method: MethodName = None,
     split: Split = None,
+    coordinates: Coordinates = None,
     layer: Layer = None,
     lognormalized: Lognormalized = None,
     fractional: Fractional = None,
@@ -86,17 +88,15 @@ def align(
 
     Writes into the run folder: transforms.json, matches.parquet, obsm spatial_aligned (and spatial_3d with --z or
     --spacing), figures. Options that are not given are those of the run's config.toml; --domains, --method, --split,
-    --layer, --lognormalized, --fractional and --genes are for slices, which are integrated first.
+    --coordinates, --layer, --lognormalized, --fractional and --genes are for slices, which are integrated first.
     """
     inputs = matched(inputs)
     single = len(inputs) == 1 and (inputs[0] / "manifest.json").is_file()
-    base = load(inputs[0] / "config.toml") if single and (inputs[0] / "config.toml").is_file() else Run()
-    if z is not None or spacing is not None:  # one replaces the other
-        base = base.replace({"align": {"z": None, "spacing": None}})
+    base = _base(inputs[0] if single else None, heights=z is not None or spacing is not None)
     options: dict[str, dict[str, Any]] = {
         "run": {"method": method, "seed": seed, "threads": threads},
         "domains": {"k": domains},
-        "ingest": {"split": split, "layer": layer},
+        "ingest": {"split": split, "coordinates": coordinates, "layer": layer},
         "preprocess": {"lognormalized": lognormalized, "fractional": fractional, "genes": genes},
         "align": {"pairs": pairs, "reference": reference, "kind": kind, "allow_mirror": allow_mirror, "warp": warp}
         | {"refine": refine, "z": None if z is None else _numbers(z), "spacing": spacing},
@@ -114,11 +114,17 @@ def align(
             out=out,
             config=run,
             transfer_labels=transfer_labels or [],
-            transfer_genes=[name for name in (transfer_genes or "").split(",") if name],
+            transfer_genes=list(filter(None, (transfer_genes or "").split(","))),
             fresh=fresh,
             observer=display,
         )
     display.done(said(result.alignment) + _files(result.path), run=result.path, pairs=len(result.alignment.pairs))
+
+
+def _base(run: Path | None, *, heights: bool) -> Run:
+    """Return the options to start from: of a finished run its own, without heights where new ones are given."""
+    base = load(run / "config.toml") if run is not None and (run / "config.toml").is_file() else Run()
+    return base.replace({"align": {"z": None, "spacing": None}}) if heights else base  # one replaces the other
 
 
 def said(alignment: "Alignment") -> list[str]:

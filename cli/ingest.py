@@ -8,7 +8,7 @@ import typer
 from stscale.errors import InputError
 from stscale.inputs import matched
 
-from .options import Debug, Layer, Quiet, Split
+from .options import Coordinates, Debug, Layer, Quiet, Split
 
 
 def ingest(
@@ -17,6 +17,7 @@ def ingest(
     tile: Annotated[int | None, typer.Option("--tile", help="Spots per tile.", min=1)] = None,
     chunk: Annotated[int | None, typer.Option("--chunk", help="Rows written at a time; whole tiles.", min=1)] = None,
     split: Split = None,
+    coordinates: Coordinates = None,
     layer: Layer = None,
     as_given: Annotated[
         bool, typer.Option("--as-given", help="Keep normalised values; else they become counts again where they can.")
@@ -33,12 +34,13 @@ def ingest(
     from stscale.slices.split import SUFFIX, slice_names
 
     sources = matched(sources)
-    given = {"tile": tile, "chunk": chunk, "split": split, "layer": layer, "recover": False if as_given else None}
+    given = {"tile": tile, "chunk": chunk, "coordinates": coordinates, "split": split, "layer": layer}
+    given["recover"] = False if as_given else None
     config = build(Ingest, {k: v for k, v in given.items() if v is not None}, "ingest")
     for source in sources:
         if not source.exists():
             raise InputError(f"{source} does not exist")
-    names = slice_names(sources, split=split, layer=config.layer)
+    names = slice_names(sources, config)
     held = [tuple(out / f"{name}{SUFFIX}" for name in own) for own in names]
     targets = [target for own in held for target in own]
     for target in targets:

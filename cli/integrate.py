@@ -12,6 +12,7 @@ from stscale.inputs import matched
 from .align import said
 from .options import (
     AlignFirst,
+    Coordinates,
     Debug,
     Domains,
     Fractional,
@@ -49,6 +50,7 @@ def integrate(
     settings: Setting = None,
     align: AlignFirst = None,
     split: Split = None,
+    coordinates: Coordinates = None,
     layer: Layer = None,
     lognormalized: Lognormalized = None,
     fractional: Fractional = None,
@@ -83,7 +85,7 @@ def integrate(
         {
             "run": {"method": method, "seed": seed, **resources},
             "domains": {"k": domains},
-            "ingest": {"split": split, "layer": layer},
+            "ingest": {"split": split, "coordinates": coordinates, "layer": layer},
             "preprocess": {"lognormalized": lognormalized, "fractional": fractional, "genes": genes},
         },
     )

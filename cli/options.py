@@ -21,6 +21,10 @@ Layer = Annotated[
 Split = Annotated[
     str | None, typer.Option("--split", help="Column of obs whose values are slices: an input holds several.")
 ]
+Coordinates = Annotated[
+    str | None,
+    typer.Option("--coordinates", help="Where an AnnData has them: a key of obsm, or columns of obs as x,y."),
+]
 Lognormalized = Annotated[
     bool | None, typer.Option("--lognormalized", help="The input is log-normalised, and used as it is.")
 ]

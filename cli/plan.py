@@ -10,6 +10,7 @@ from stscale.inputs import matched
 
 from .options import (
     AlignFirst,
+    Coordinates,
     Debug,
     Domains,
     Fractional,
@@ -42,6 +43,7 @@ def plan(
     settings: Setting = None,
     align: AlignFirst = None,
     split: Split = None,
+    coordinates: Coordinates = None,
     layer: Layer = None,
     lognormalized: Lognormalized = None,
     fractional: Fractional = None,
@@ -67,7 +69,7 @@ def plan(
         {
             "run": {"method": method, "threads": threads, "device": device, "max_ram": max_ram, "max_vram": max_vram},
             "domains": {"k": domains},
-            "ingest": {"split": split, "layer": layer},
+            "ingest": {"split": split, "coordinates": coordinates, "layer": layer},
             "preprocess": {"lognormalized": lognormalized, "fractional": fractional, "genes": genes},
         },
     )

@@ -158,14 +158,13 @@ def check_unaligned(paths: list[Path], config: Run) -> None:
     from stscale.slices import SliceStore, is_store, open_source
     from stscale.slices.split import slice_names
 
-    options, names = config.ingest, []
-    for path, held in zip(paths, slice_names(paths, split=options.split, layer=options.layer), strict=True):
+    names = []
+    for path, held in zip(paths, slice_names(paths, config.ingest), strict=True):
         if is_store(path):
             store = SliceStore.open(path)
             held, dims = [store.name], store.dims
         else:
-            source = open_source(path, layer=options.layer, split=options.split is not None)
-            dims = source.coordinates.shape[-1]
+            dims = open_source(path, config=config.ingest).coordinates.shape[-1]
         names += held
         if dims != 2:
             raise InputError(
@@ -254,8 +253,7 @@ def plan(
     config.check_sections()
     cuda = pick_device(config.device).type == "cuda"
     threads = set_threads(config.threads or _threads())
-    ingest = config.ingest
-    headers = [h for path in check_inputs(slices) for h in read_headers(path, layer=ingest.layer, split=ingest.split)]
+    headers = [header for path in check_inputs(slices) for header in read_headers(path, config.ingest)]
     machine = probe(Path(out), threads=threads, cuda=cuda, idle=idle)
     return make_plan(headers, config, machine, cuda=cuda, folder=Path(out))
 

@@ -18,6 +18,9 @@ class Ingest(Section):
     chunk: int = option(8192, "rows written and read at a time", low=1)
     memory_mb: int = option(256, "memory for sorting the counts of one slice, MiB", low=16)
     layer: str = option("X", "matrix of an AnnData that is read: X, one of its layers, or raw")
+    coordinates: str = option(
+        "spatial", "where an AnnData has its coordinates: a key of obsm, or columns of obs as x,y"
+    )
     split: str | None = option(None, "obs column whose values are slices of their own; unset: an input is one slice")
     recover: bool = option(
         True, "counts that were divided by a size of each spot, or logarithms of such, become counts again"

@@ -61,6 +61,7 @@ def test_it_is_reused_and_made_anew_by_another_column(atlas, run, tmp_path) -> N
     assert again["ingest"] == "start"
     names = anndata.read_zarr(copy / "integrated.zarr").obs["stscale_slice"].unique().tolist()
     assert names == ["L0", "L1", "L2"]
+    assert sorted(p.stem for p in (copy / "slices").iterdir()) == names
 
 
 def test_its_slices_are_found_and_aligned(atlas, run, tmp_path, stscale_) -> None:
@@ -99,8 +100,27 @@ def test_every_command_takes_the_word(atlas, run, tmp_path, stscale_) -> None:
     assert RunSlices.open(tmp_path / "laid").names == ("L0", "L1", "L2")
 
 
+def test_coordinates_in_columns_give_the_run_of_those_in_obsm(atlas, run, tmp_path, stscale_) -> None:
+    moved = anndata.read_h5ad(atlas)
+    moved.obs[["x", "y"]] = moved.obsm.pop("spatial")
+    moved.write_h5ad(tmp_path / "atlas.h5ad")
+    (tmp_path / "options.toml").write_text(dump(SPLIT), encoding="utf-8")
+    words = ("-o", tmp_path / "run", "--config", tmp_path / "options.toml", "--quiet")
+    code, _, err = stscale_("integrate", tmp_path / "atlas.h5ad", *words)
+    assert (code, "say with --coordinates" in err) == (2, True)
+    code, _, err = stscale_("integrate", tmp_path / "atlas.h5ad", *words, "--coordinates", "x,y")
+    assert code == 0, err
+    one, other = (anndata.read_zarr(folder / "integrated.zarr") for folder in (run, tmp_path / "run"))
+    for key in ("spatial", "X_stscale"):
+        np.testing.assert_array_equal(one.obsm[key], other.obsm[key])
+    code, _, err = stscale_(
+        "map", tmp_path / "run", tmp_path / "atlas.h5ad", "-o", tmp_path / "mapped", "--split", "section"
+    )
+    assert code == 0, err
+
+
 def test_headers_are_those_of_the_slices(atlas) -> None:
-    found = read_headers(atlas, split="section")
+    found = read_headers(atlas, SPLIT.ingest)
     assert [(h.name, h.n) for h in found] == [(name, SIZES[name]) for name in NAMES]
     whole = read_headers(atlas)[0].stored
     assert abs(sum(h.stored for h in found) - whole) <= len(found)

@@ -125,7 +125,7 @@ class Mapping:
             part.mkdir()
             scratch = part / "scratch"
             done, stores = [], []
-            names = slice_names(paths, split=self.ingesting.split, layer=self.ingesting.layer)
+            names = slice_names(paths, self.ingesting)
             for number, (path, held) in enumerate(zip(paths, names, strict=True)):
                 start = time.perf_counter()
                 self.observer({"event": "stage", "stage": f"map {path.name}", "state": "start"})

@@ -89,8 +89,8 @@ class Integration(Joining):
         from stscale.slices import is_store
         from stscale.slices.split import SUFFIX, slice_names
 
-        options, folder = self.config.ingest, self.run.file("slices")
-        names = slice_names(self.paths, split=options.split, layer=options.layer)
+        folder = self.run.file("slices")
+        names = slice_names(self.paths, self.config.ingest)
         return [
             (path,) if is_store(path) else tuple(folder / f"{name}{SUFFIX}" for name in own)
             for path, own in zip(self.paths, names, strict=True)
@@ -98,14 +98,17 @@ class Integration(Joining):
 
     def _ingest(self, held: list[tuple[Path, ...]]) -> None:
         from stscale.slices.ingest import bring
+        from stscale.slices.split import SUFFIX
         from stscale.slices.stream import spread
 
         pairs = list(zip(self.paths, held, strict=True))
         for stores in spread(partial(bring, self.config.ingesting), pairs, self.compute):
             for store in stores:
                 self.tell("ingested", slice=store.stem)
-        for part in self.run.file("slices").glob(".*.part"):  # what a lost worker was writing
-            shutil.rmtree(part, ignore_errors=True)
+        # what a lost worker was writing, and slices of another `split`
+        others = set(self.run.file("slices").glob(f"*{SUFFIX}")) - {store for stores in held for store in stores}
+        for gone in (*self.run.file("slices").glob(".*.part"), *others):
+            shutil.rmtree(gone, ignore_errors=True)
 
     def features(self, collection: "Collection") -> "FeatureStore":
         """Choose genes, normalise, compute principal components."""

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from stscale.config import Preprocess
+from stscale.config import Ingest, Preprocess
 from stscale.errors import InputError
 from stscale.slices import SliceStore, is_store, open_source
 from stscale.slices.split import parts
@@ -71,15 +71,14 @@ class Size:
     columns: int
 
 
-def read_headers(path: Path, *, layer: str = "X", split: str | None = None) -> list[Header]:
+def read_headers(path: Path, config: Ingest = Ingest()) -> list[Header]:
     """Read names and sizes of what an input holds.
 
     Parameters
     ----------
-    path, layer
-        As in `open_source`; a slice store has one matrix.
-    split
-        Column that tells slices of an input apart; None: it is one. A slice store is one in any case.
+    path, config
+        As in `open_source`; `split`: column that tells slices of an input apart, None: it is one. A slice store is one
+        in any case.
 
     Returns
     -------
@@ -103,7 +102,8 @@ def read_headers(path: Path, *, layer: str = "X", split: str | None = None) -> l
             store=True,
         )
         return [header]
-    source = open_source(path, layer=layer, split=split is not None)
+    source = open_source(path, config=config)
+    split = config.split
     held = {source.name: source.n} if split is None else {p.name: len(p.rows) for p in parts(source, split)}
     return [
         Header(

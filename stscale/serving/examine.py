@@ -6,6 +6,7 @@ Reads an order as JSON on stdin; prints {"planned": …}, or {"code": …, "erro
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,7 @@ def _mapping(run: Path, slices: Sequence[Path], out: Path, *, split: str | None)
     check_mappable(finished)
     paths = check_inputs(slices)
     for path in paths:
-        read_headers(path, layer=finished.config.ingest.layer, split=split)
+        read_headers(path, replace(finished.config.ingest, split=split))
     check_out(out, run, paths)
     check_writable(out)
     return _of_run(run)

@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -34,7 +35,7 @@ def ingest(source: str | Path, out: str | Path, *, config: Ingest = Ingest(), na
     out
         The store, usually ``NAME.zarr``; a folder that is there is replaced once the new one is whole.
     config
-        Tile and chunk of the store; memory for sorting.
+        Tile and chunk of the store; memory for sorting; which matrix and coordinates. `split` is not heeded.
     name
         Name of the slice; by default the source's name without its suffix.
 
@@ -59,7 +60,7 @@ def ingest(source: str | Path, out: str | Path, *, config: Ingest = Ingest(), na
     """
     source, out = Path(source), Path(out)
     _check_paths(source, out)
-    given = open_source(source, name=name, layer=config.layer)
+    given = open_source(source, name=name, config=replace(config, split=None))
     _write(given, [Part(name=given.name, rows=np.arange(given.n))], [out], config)
     return SliceStore.open(out)
 
@@ -87,7 +88,7 @@ def ingest_parts(source: str | Path, outs: Sequence[str | Path], *, column: str,
     source, stores = Path(source), [Path(out) for out in outs]
     for store in stores:
         _check_paths(source, store)
-    given = open_source(source, layer=config.layer, split=True)
+    given = open_source(source, config=replace(config, split=column))
     named = [
         Part(name=store.name.removesuffix(SUFFIX), rows=part.rows)
         for part, store in zip(parts(given, column), stores, strict=True)

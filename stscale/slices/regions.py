@@ -158,7 +158,7 @@ class Annotation:
         return self.placed(spatialdata.read_zarr(self.root, selection=kinds))[1]
 
 
-def on_each_other(xy: NDArray[np.float64], group: NDArray[np.str_]) -> tuple[str, str] | None:
+def on_each_other(xy: NDArray[np.float64], group: NDArray[Any]) -> tuple[str, str] | None:
     """Find two groups of spots whose boxes overlap by more than `SAME_PLACE` of the smaller one.
 
     Parameters

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from stscale.config import Ingest
 from stscale.errors import InputError
+from stscale.slices import keys
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -95,7 +97,7 @@ class Source:
             raise InputError(f"{self.path}: X cannot be read ({' '.join(str(error).split())}); is it whole?") from None
 
 
-def open_source(path: Path, *, name: str | None = None, layer: str = "X", split: bool = False) -> Source:
+def open_source(path: Path, *, name: str | None = None, config: Ingest = Ingest()) -> Source:
     """Recognise a slice and read all of it but its matrix.
 
     Parameters
@@ -105,10 +107,10 @@ def open_source(path: Path, *, name: str | None = None, layer: str = "X", split:
         SpatialData Zarr folder with one table; a 10x Visium output folder, or its parent with ``outs/``.
     name
         Name of the slice; by default the file's name without its suffix.
-    layer
-        Matrix that is read: ``X``, one of AnnData's ``layers``, or ``raw`` (its matrix, with genes of its own).
-    split
-        The input holds several slices (`stscale.slices.split`): regions of SpatialData may lie on each other.
+    config
+        `layer`: the matrix that is read, ``X``, one of AnnData's ``layers``, or ``raw`` (its matrix, with genes of its
+        own). `coordinates`: a key of AnnData's ``obsm``, or two or three columns of its ``obs`` with commas between.
+        `split`: where it is given, regions of SpatialData may lie on each other (`stscale.slices.split`).
 
     Raises
     ------
@@ -126,18 +128,20 @@ def open_source(path: Path, *, name: str | None = None, layer: str = "X", split:
             raise InputError(f"{path} is in no known format; give {UNDERSTOOD}")
         from stscale.slices.sources_anndata import open_h5ad
 
-        return open_h5ad(path, name=label, layer=layer)
+        return open_h5ad(path, name=label, config=config)
     if any((path / marker).is_file() for marker in _MARKERS):
         from stscale.slices.sources_anndata import open_zarr
 
-        return open_zarr(path, name=label, layer=layer, split=split)
+        return open_zarr(path, name=label, config=config)
     from stscale.slices.sources_visium import find_visium, open_visium
 
     folder = find_visium(path)
     if folder is None:
         raise InputError(f"{path} is in no known format; give {UNDERSTOOD}")
-    if layer != "X":
-        raise InputError(f"{path} is a 10x Visium folder, which has no layer {layer!r}; leave out --layer")
+    if config.layer != "X":
+        raise InputError(f"{path} is a 10x Visium folder, which has no layer {config.layer!r}; leave out --layer")
+    if config.coordinates != keys.SPATIAL:
+        raise InputError(f"{path} is a 10x Visium folder, which has coordinates of its own; leave out --coordinates")
     return open_visium(folder, name=label)
 
 

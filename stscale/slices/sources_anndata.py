@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stscale.config import Ingest
 from stscale.errors import InputError
 from stscale.slices import keys
 from stscale.slices.regions import TABLES, Annotation, folder_of
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 MAX_READ = 1 << 24  # entries: a compressed chunk larger than this is decompressed again for every piece
 
 
-def open_h5ad(path: Path, *, name: str, layer: str = "X") -> Source:
+def open_h5ad(path: Path, *, name: str, config: Ingest = Ingest()) -> Source:
     """Open an ``.h5ad`` file.
 
     Parameters
@@ -28,13 +29,13 @@ def open_h5ad(path: Path, *, name: str, layer: str = "X") -> Source:
         The file.
     name
         Name of the slice.
-    layer
+    config
         As in `open_source`.
 
     Raises
     ------
     InputError
-        If it is not an AnnData file, or lacks the layer or ``obsm["spatial"]``.
+        If it is not an AnnData file, or lacks the layer or the coordinates.
     """
     import h5py
 
@@ -49,8 +50,8 @@ def open_h5ad(path: Path, *, name: str, layer: str = "X") -> Source:
             yield from _entries(again[matrix], path, entries)
 
     with closing(file):
-        matrix, var = _matrix(file, layer, path)
-        return _source(file, path, name, stream, matrix=matrix, var=var)
+        matrix, var = _matrix(file, config.layer, path)
+        return _source(file, path, name, stream, config, matrix=matrix, var=var)
 
 
 def annotation(path: Path) -> Annotation | None:
@@ -70,7 +71,7 @@ def annotation(path: Path) -> Annotation | None:
     return Annotation.read(group, _frame(group, "obs", path), root, table) if table else None
 
 
-def open_zarr(path: Path, *, name: str, layer: str = "X", split: bool = False) -> Source:
+def open_zarr(path: Path, *, name: str, config: Ingest = Ingest()) -> Source:
     """Open an AnnData or SpatialData folder.
 
     Parameters
@@ -79,7 +80,7 @@ def open_zarr(path: Path, *, name: str, layer: str = "X", split: bool = False) -
         A Zarr v2 or v3 group: AnnData itself, or SpatialData with exactly one table.
     name
         Name of the slice.
-    layer, split
+    config
         As in `open_source`.
 
     Raises
@@ -89,12 +90,12 @@ def open_zarr(path: Path, *, name: str, layer: str = "X", split: bool = False) -
         elements that it annotates; or if it annotates regions that lie on each other.
     """
     group, root, table = _opened(path)
-    matrix, var = _matrix(group, layer, path)
+    matrix, var = _matrix(group, config.layer, path)
 
     def stream(entries: int) -> Iterator[Piece]:
         yield from _entries(group[matrix], path, entries)
 
-    return _source(group, path, name, stream, matrix=matrix, var=var, root=root, table=table, split=split)
+    return _source(group, path, name, stream, config, matrix=matrix, var=var, root=root, table=table)
 
 
 def _opened(path: Path) -> tuple[Any, Path, str]:
@@ -148,12 +149,12 @@ def _source(
     path: Path,
     name: str,
     stream: Any,
+    config: Ingest,
     *,
     matrix: str,
     var: str,
     root: Path | None = None,
     table: str = "",
-    split: bool = False,
 ) -> Source:
     shape = _shape(group[matrix], path)
     obs, genes = _frame(group, "obs", path), _frame(group, var, path)
@@ -162,9 +163,9 @@ def _source(
             f"{path} is damaged: {matrix} is {shape[0]} × {shape[1]}, obs has {len(obs)} and {var} {len(genes)} rows"
         )
     told = Annotation.read(group, obs, root, table) if root is not None and table else None
-    coordinates = _spatial(group, path, told)
+    coordinates = _spatial(group, path, told, obs, config.coordinates)
     whole = coordinates.ndim == 2 and len(coordinates) == len(obs) and bool(np.isfinite(coordinates).all())
-    if told is not None and whole and not split:
+    if told is not None and whole and config.split is None:
         told.check_apart(coordinates)
     return Source(
         name=name,
@@ -196,22 +197,33 @@ def _text(frame: "pd.DataFrame") -> NDArray[np.str_]:
     return np.array([str(label) for label in frame.index], dtype=np.str_)
 
 
-def _spatial(group: Any, path: Path, told: Annotation | None) -> NDArray[np.float64]:
+def _spatial(group: Any, path: Path, told: Annotation | None, obs: "pd.DataFrame", where: str) -> NDArray[np.float64]:
     from anndata.io import read_elem
 
-    found = list(group["obsm"]) if "obsm" in group else []
-    if keys.SPATIAL not in found:
-        if told is not None:
-            return told.centroids()
-        raise InputError(
-            f'{path} has no obsm["spatial"] (found: {_listed(found)}); put the coordinates there: '
-            'adata.obsm["spatial"], (n, 2) or (n, 3)'
-        )
-    value = read_elem(group["obsm"][keys.SPATIAL])
+    if "," in where:
+        columns = [name.strip() for name in where.split(",")]
+        missing = [name for name in columns if name not in obs]
+        if missing or len(columns) not in (2, 3):
+            raise InputError(
+                f"{path}: expected coordinates in two or three columns of obs, got {where!r}; "
+                f"found: {_listed(obs.columns)}"
+            )
+        value, place = obs[columns].to_numpy(), f"obs, columns {where!r},"
+    else:
+        found = list(group["obsm"]) if "obsm" in group else []
+        if where not in found:
+            if told is not None and where == keys.SPATIAL:
+                return told.centroids()
+            raise InputError(
+                f'{path} has no obsm["{where}"] (found: {_listed(found)}); put the coordinates there: '
+                f'adata.obsm["{where}"], (n, 2) or (n, 3); or say with --coordinates which key of obsm, or '
+                "which columns of obs as x,y, hold them"
+            )
+        value, place = read_elem(group["obsm"][where]), f'obsm["{where}"]'
     try:
         return np.asarray(value, dtype=np.float64)
     except (TypeError, ValueError):
-        raise InputError(f'{path}: obsm["spatial"] does not hold numbers; give (n, 2) or (n, 3)') from None
+        raise InputError(f"{path}: {place} does not hold numbers; give (n, 2) or (n, 3)") from None
 
 
 def _kind(X: Any) -> str:

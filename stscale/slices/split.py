@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from stscale.config import Ingest
 from stscale.errors import InputError
 from stscale.slices.regions import on_each_other
 from stscale.slices.sources import Source, open_source, slice_name
@@ -95,17 +96,15 @@ def parts(source: Source, column: str) -> list[Part]:
     return found_parts
 
 
-def slice_names(paths: Sequence[Path], *, split: str | None, layer: str = "X") -> list[list[str]]:
+def slice_names(paths: Sequence[Path], config: Ingest) -> list[list[str]]:
     """Return the slices that each input holds.
 
     Parameters
     ----------
     paths
         Inputs as `open_source` takes them, and slice stores, which hold one slice.
-    split
-        Column that tells slices of an input apart; None: each input is one.
-    layer
-        As in `open_source`.
+    config
+        As in `open_source`; `split`: column that tells slices of an input apart, None: each input is one.
 
     Returns
     -------
@@ -120,10 +119,10 @@ def slice_names(paths: Sequence[Path], *, split: str | None, layer: str = "X") -
     several = sum(not is_store(path) for path in paths) > 1
     found = []
     for path in paths:
-        if split is None or is_store(path):
+        if config.split is None or is_store(path):
             found.append([slice_name(path)])
             continue
-        held = parts(open_source(path, layer=layer, split=True), split)
+        held = parts(open_source(path, config=config), config.split)
         found.append([f"{slice_name(path)}-{part.name}" if several else part.name for part in held])
     return found
 
@@ -136,7 +135,7 @@ def suspected(store: SliceStore) -> str | None:
         values = store.obs_column(column)
         if values.isna().any() or not 2 <= values.nunique() <= min(MOST, store.n // 2):
             continue
-        if on_each_other(store.coordinates(), values.astype(str).to_numpy().astype(np.str_)) is not None:
+        if on_each_other(store.coordinates(), values.factorize()[0]) is not None:
             return column
     return None
 

@@ -102,7 +102,35 @@ def test_layers_and_raw_are_not_used_unless_asked_for(tmp_path):
     adata.raw = adata
     adata.write_h5ad(tmp_path / "a.h5ad")
     np.testing.assert_array_equal(assembled(open_source(tmp_path / "a.h5ad"), 10), counts())
-    np.testing.assert_array_equal(assembled(open_source(tmp_path / "a.h5ad", layer="counts"), 10), counts() * 7)
+    np.testing.assert_array_equal(
+        assembled(open_source(tmp_path / "a.h5ad", config=Ingest(layer="counts")), 10), counts() * 7
+    )
+
+
+@pytest.mark.parametrize("suffix", ["h5ad", "zarr"])
+def test_coordinates_of_another_key_and_of_columns(tmp_path, suffix):
+    adata = adata_of(sparse.csr_matrix(counts()))
+    xy = adata.obsm.pop("spatial")
+    adata.obsm["X_places"] = np.column_stack([xy, xy[:, 0]])
+    adata.obs["center x"], adata.obs["y"], adata.obs["kind"] = xy[:, 0] * 2, xy[:, 1].astype(np.float32), "a"
+    path = tmp_path / f"a.{suffix}"
+    adata.write_h5ad(path) if suffix == "h5ad" else write_zarr(path, adata, version=3)
+
+    def read(coordinates):
+        return open_source(path, config=Ingest(coordinates=coordinates)).coordinates
+
+    np.testing.assert_array_equal(read("X_places"), adata.obsm["X_places"])
+    np.testing.assert_allclose(read("center x, y"), xy * [2, 1], rtol=1e-6)
+    np.testing.assert_allclose(read("y,center x,y"), xy[:, [1, 0, 1]] * [1, 2, 1], rtol=1e-6)
+    for wrong, said in (
+        ("spatial", r"no obsm\[.spatial.\] .found: X_places.; put the coordinates there.*--coordinates"),
+        ("x,y", "two or three columns of obs, got 'x,y'; found: area, center x, kind, y"),
+        ("y,", "got 'y,'"),
+        ("y,y,y,y", "two or three columns"),
+        ("y,kind", "columns 'y,kind', does not hold numbers"),
+    ):
+        with pytest.raises(InputError, match=said):
+            read(wrong)
 
 
 def test_damaged_pointers_are_refused(tmp_path):
@@ -264,7 +292,9 @@ def test_visium_parquet_without_pyarrow(tmp_path, monkeypatch):
 def test_visium_mistakes_are_named(tmp_path):
     folder = visium(tmp_path / "s")
     with pytest.raises(InputError, match="10x Visium folder, which has no layer 'counts'"):
-        open_source(folder, layer="counts")
+        open_source(folder, config=Ingest(layer="counts"))
+    with pytest.raises(InputError, match="which has coordinates of its own; leave out --coordinates"):
+        open_source(folder, config=Ingest(coordinates="x,y"))
     (folder / "filtered_feature_bc_matrix.h5").write_bytes(b"")
     with pytest.raises(InputError, match="2 filtered matrices"):
         open_source(folder)

@@ -47,7 +47,7 @@ def same(one: SliceStore, other: SliceStore) -> None:
 @pytest.mark.parametrize("log", [False, True])
 def test_stores_are_those_of_the_slices_alone(tmp_path, monkeypatch, log) -> None:
     whole = atlas(tmp_path / "atlas.h5ad", log=log)
-    names = slice_names([tmp_path / "atlas.h5ad"], split="section")
+    names = slice_names([tmp_path / "atlas.h5ad"], Ingest(split="section"))
     assert names == [["s1", "s2", "s10"]]
     outs = [tmp_path / "stores" / f"{name}.zarr" for name in names[0]]
     passes = []
@@ -68,11 +68,11 @@ def test_of_several_files_slices_are_named_after_both_and_stores_are_slices(tmp_
     for name in ("a", "b"):
         atlas(tmp_path / f"{name}.h5ad")
     given = [tmp_path / "a.h5ad", tmp_path / "b.h5ad"]
-    assert slice_names(given, split="section")[1] == ["b-s1", "b-s2", "b-s10"]
-    assert slice_names(given, split=None) == [["a"], ["b"]]
+    assert slice_names(given, Ingest(split="section"))[1] == ["b-s1", "b-s2", "b-s10"]
+    assert slice_names(given, Ingest()) == [["a"], ["b"]]
     config = Ingest(split="section")
     (store,) = bring(Ingest(), (given[0], (tmp_path / "a.zarr",)))
-    assert slice_names([store, given[1]], split="section") == [["a"], ["s1", "s2", "s10"]]
+    assert slice_names([store, given[1]], Ingest(split="section")) == [["a"], ["s1", "s2", "s10"]]
     assert bring(config, (store, (store,))) == (store,)
     assert SliceStore.open(bring(config, (store, (tmp_path / "copy.zarr",)))[0]).n == sum(SIZES.values())
 
@@ -119,7 +119,7 @@ def test_the_order_and_the_names_of_slices(tmp_path, values, expected) -> None:
 def test_columns_that_part_nothing_are_refused(tmp_path, column, values, said) -> None:
     atlas(tmp_path / "a.h5ad", given=values)
     with pytest.raises(InputError, match=said):
-        slice_names([tmp_path / "a.h5ad"], split=column)
+        slice_names([tmp_path / "a.h5ad"], Ingest(split=column))
 
 
 def test_a_bad_value_leaves_no_store(tmp_path) -> None:
@@ -134,9 +134,9 @@ def test_a_bad_value_leaves_no_store(tmp_path) -> None:
 def test_regions_of_spatialdata_that_lie_on_each_other_are_parted(tmp_path) -> None:
     xy = np.random.default_rng(0).uniform(0, 10, (40, 2))
     root = write_table(tmp_path / "s.zarr", regions=["a", "b"] * 20, xy=xy, half=np.arange(40) // 20)
-    assert slice_names([root], split="region") == [["a", "b"]]
+    assert slice_names([root], Ingest(split="region")) == [["a", "b"]]
     with pytest.raises(InputError, match=r"'a' and 'b' lie on each other.*--split region"):
-        slice_names([root], split="half")
+        slice_names([root], Ingest(split="half"))
     with pytest.raises(InputError, match="--split region"):
         open_source(root)
 
