@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from benchmarks.align_made import ANGLES, CASES, Setting, simulated, sized, sized_paste
+from benchmarks.align_made import ANGLES, CASES, Setting, simulated, sized_paste, sizes
 from benchmarks.align_paste import Paste
 from benchmarks.align_real import breast, cortex, planes
 from benchmarks.data import environment, out_path, read_results, say, write_results
@@ -101,7 +101,7 @@ def measured(given: argparse.Namespace, setting: Setting, keep: Callable[[str, s
             keep("simulated", name, simulated(setting, name, given.spots))
     if "sizes" in given.only:
         for spots in given.sizes:
-            keep("sizes", str(spots), sized(setting, spots))
+            keep("sizes", str(spots), sizes(setting, spots, given.repeats))
     whole = {"cortex": cortex, "planes": planes, "breast": breast}
     for name in (name for name in whole if name in given.only):
         keep(name, None, whole[name](setting))
@@ -119,6 +119,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--angles", nargs="+", type=float, default=list(ANGLES), help="of each simulated pair")
     parser.add_argument("--spots", type=int, default=SPOTS, help="of each simulated slice, angles and overlap")
     parser.add_argument("--sizes", nargs="+", type=int, default=list(SIZES), help="spots of each slice, time")
+    parser.add_argument("--repeats", type=int, default=3, help="of each size; the seconds are medians")
     parser.add_argument("--genes", type=int, default=500)
     parser.add_argument("--paste-python", help="interpreter of an environment that has paste-bio 1.4.0")
     parser.add_argument("--paste-sizes", nargs="+", type=int, default=list(PASTE_SIZES))
@@ -132,6 +133,7 @@ def arguments() -> argparse.Namespace:
     if given.smoke:
         given.only = [part for part in given.only if part in ("simulated", "sizes")]
         given.cases, given.seeds, given.spots, given.sizes = ["full"], [0], 400, [500]
+        given.repeats = 1
     return given
 
 

@@ -1,7 +1,8 @@
 """Simulated slices laid on each other: every angle, partial overlap, warp, mirror images, sizes."""
 
+import statistics
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +144,26 @@ def sized(setting: Setting, spots: int) -> dict[str, Any]:
         "integrate": made.cost,
         **judged[0],
     }
+
+
+def sizes(setting: Setting, spots: int, repeats: int) -> dict[str, Any]:
+    """Measure `sized` so many times, each with an integration of its own; return the first, with medians of seconds."""
+    rows = []
+    for k in range(repeats):
+        folder = setting.folder / f"again-{k}" if k else setting.folder  # PASTE finds the slices of the first there
+        folder.mkdir(exist_ok=True)
+        rows.append(sized(replace(setting, folder=folder), spots))
+    return middle(rows)
+
+
+def middle(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the first row with the medians of all rows' seconds, and the seconds of each as `runs`."""
+    found = {**rows[0], "integrate": {**rows[0]["integrate"]}}
+    for key in ("seconds", "align_seconds", "refine_seconds"):
+        found[key] = statistics.median(row[key] for row in rows)
+    found["integrate"]["seconds"] = statistics.median(row["integrate"]["seconds"] for row in rows)
+    found["runs"] = [{"integrate": row["integrate"]["seconds"], "align": row["seconds"]} for row in rows]
+    return found
 
 
 def sized_paste(setting: Setting, spots: int) -> dict[str, Any]:

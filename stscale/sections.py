@@ -16,7 +16,7 @@ class Ingest(Section):
 
     tile: int = option(64, "spots per tile; a chunk is a whole number of tiles", low=1)
     chunk: int = option(8192, "rows written and read at a time", low=1)
-    memory_mb: int = option(256, "memory for sorting the counts of one slice, MiB", low=16)
+    memory_mb: int = option(256, "memory for sorting the counts of one input, MiB", low=16)
     layer: str = option("X", "matrix of an AnnData that is read: X, one of its layers, or raw")
     coordinates: str = option(
         "spatial", "where an AnnData has its coordinates: a key of obsm, or columns of obs as x,y"

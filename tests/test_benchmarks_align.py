@@ -12,6 +12,7 @@ import pytest
 
 from benchmarks import align
 from benchmarks.align_data import Made, drawn_move, move_parts, read_slices, read_truth, true_places
+from benchmarks.align_made import middle
 from benchmarks.align_paste import Paste, needed_mib, paste_pair
 from benchmarks.align_score import against_identity, against_labels, against_truth, turned_apart
 from benchmarks.data import read_results, write_results
@@ -207,3 +208,17 @@ def test_a_smoke_run_from_end_to_end(tmp_path: Path) -> None:
     # how well 20 steps on 400 spots align is no matter; where the truth lies does not depend on the angle
     assert rows[0]["overlap"] == rows[1]["overlap"] > 0.9
     assert "smoke run" in render(found)
+
+
+def test_sizes_are_the_medians_of_their_runs():
+    def row(integrate, align):
+        parts = {"align_seconds": align / 2, "refine_seconds": align / 4}
+        return {"spots": 9, "seconds": align, **parts, "integrate": {"seconds": integrate, "n": 3}, "rigid": integrate}
+
+    rows = [row(40.0, 8.0), row(200.0, 16.0), row(60.0, 12.0)]
+    found = middle(rows)
+    assert (found["seconds"], found["align_seconds"], found["refine_seconds"]) == (12.0, 6.0, 3.0)
+    assert found["integrate"] == {"seconds": 60.0, "n": 3}
+    assert (found["spots"], found["rigid"]) == (9, 40.0)
+    assert found["runs"][1] == {"integrate": 200.0, "align": 16.0}
+    assert rows[0]["integrate"]["seconds"] == 40.0

@@ -12,7 +12,9 @@ from test_pipeline import ORDER, SIZES, TINY, stages, tissue, write_inputs
 from stscale import align, integrate
 from stscale.alignment import RunSlices
 from stscale.config import dump
+from stscale.errors import InputError
 from stscale.planning import read_headers
+from stscale.serving.examine import examine
 from stscale.slices import SliceStore
 
 CONFIG = TINY.replace({"run": {"method": "smooth"}, "align": {"refine": False}})
@@ -78,7 +80,8 @@ def test_its_slices_are_found_and_aligned(atlas, run, tmp_path, stscale_) -> Non
 
 
 def test_every_command_takes_the_word(atlas, run, tmp_path, stscale_) -> None:
-    code, out, err = stscale_("map", run, atlas, "-o", tmp_path / "mapped", "--split", "section", "--threads", 1)
+    pattern = atlas.parent / "at*.h5ad"  # as in a container, where no shell matches it
+    code, out, err = stscale_("map", run, pattern, "-o", tmp_path / "mapped", "--split", "section", "--threads", 1)
     assert code == 0, err
     told = json.loads((tmp_path / "mapped" / "mapped.json").read_text(encoding="utf-8"))
     assert [(s["name"], s["spots"]) for s in told["slices"]] == [(name, SIZES[name]) for name in NAMES]
@@ -127,6 +130,18 @@ def test_headers_are_those_of_the_slices(atlas) -> None:
     assert {h.sorted for h in found} == {whole}
 
 
+def test_the_service_looks_at_slices_to_map_as_the_command_does(atlas, run, tmp_path) -> None:
+    order = {"command": "map", "slices": [str(atlas)], "run": str(run), "out": str(tmp_path / "out"), "threads": 1}
+    for column in ("section", "nowhere"):
+        options = tmp_path / f"{column}.toml"
+        options.write_text(f"[ingest]\nsplit = '{column}'\n", encoding="utf-8")
+        if column == "section":
+            assert examine(order | {"toml": str(options)})["ram_mb"] > 0
+        else:
+            with pytest.raises(InputError, match="no obs column 'nowhere'"):
+                examine(order | {"toml": str(options)})
+
+
 def test_what_cannot_be_parted_leaves_nothing(atlas, tmp_path, stscale_) -> None:
     for command in ("integrate", "align", "ingest"):
         code, _, err = stscale_(command, atlas, "-o", tmp_path / "out", "--split", "nowhere")
@@ -135,7 +150,7 @@ def test_what_cannot_be_parted_leaves_nothing(atlas, tmp_path, stscale_) -> None
         assert not (tmp_path / "out").exists()
 
 
-def test_a_file_of_several_slices_is_told_and_they_share_no_graph(atlas, tmp_path) -> None:
+def test_a_file_of_several_slices_is_told(atlas, tmp_path) -> None:
     seen: list[dict] = []
     integrate([atlas], out=tmp_path / "run", config=CONFIG, observer=seen.append)
     notes = " ".join(str(e) for e in seen)

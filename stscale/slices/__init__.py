@@ -8,7 +8,7 @@ their functions.
 from stscale.slices.collection import Collection
 from stscale.slices.features import FeatureStore, build_features
 from stscale.slices.hilbert import hilbert_order
-from stscale.slices.ingest import ingest
+from stscale.slices.ingest import ingest, ingest_parts
 from stscale.slices.simulate import simulate
 from stscale.slices.sources import Source, open_source
 from stscale.slices.store import SliceStore, is_store
@@ -23,6 +23,7 @@ __all__ = [
     "build_features",
     "hilbert_order",
     "ingest",
+    "ingest_parts",
     "is_store",
     "open_source",
     "simulate",

@@ -101,7 +101,7 @@ def check_values(
     if value[entry] < 0 and np.isfinite(value[entry]):
         raise InputError(
             f"slice {name!r} holds a negative value ({value[entry]:g} at {where}); give raw counts, not "
-            "scaled or residual values (--layer, or --set ingest.layer=NAME, where the file has them elsewhere)"
+            "scaled or residual values (--layer, where the file has them elsewhere)"
         )
     raise InputError(f"slice {name!r} holds a value that is not finite ({value[entry]:g} at {where}); repair X")
 

@@ -35,7 +35,7 @@ def ingest(source: str | Path, out: str | Path, *, config: Ingest = Ingest(), na
     out
         The store, usually ``NAME.zarr``; a folder that is there is replaced once the new one is whole.
     config
-        Tile and chunk of the store; memory for sorting; which matrix and coordinates. `split` is not heeded.
+        Tile and chunk of the store; memory for sorting; which matrix and coordinates.
     name
         Name of the slice; by default the source's name without its suffix.
 
@@ -49,7 +49,8 @@ def ingest(source: str | Path, out: str | Path, *, config: Ingest = Ingest(), na
     Raises
     ------
     InputError
-        If the source cannot be used; nothing is left at `out` then, and what was there stays.
+        If the source cannot be used, or `config.split` is given, which is for `ingest_parts`; nothing is left at `out`
+        then, and what was there stays.
 
     Notes
     -----
@@ -58,9 +59,11 @@ def ingest(source: str | Path, out: str | Path, *, config: Ingest = Ingest(), na
     before, to tell whether it was. Memory depends on the number of spots and genes
     through names and tables only, never on the number of entries.
     """
+    if config.split is not None:
+        raise InputError(f"ingest writes one slice, and split = {config.split!r} is given; use ingest_parts")
     source, out = Path(source), Path(out)
     _check_paths(source, out)
-    given = open_source(source, name=name, config=replace(config, split=None))
+    given = open_source(source, name=name, config=config)
     _write(given, [Part(name=given.name, rows=np.arange(given.n))], [out], config)
     return SliceStore.open(out)
 
@@ -119,7 +122,7 @@ def bring(config: Ingest, pair: tuple[Path, tuple[Path, ...]]) -> tuple[Path, ..
     source, stores = pair
     if stores != (source,):
         if config.split is None or is_store(source):
-            ingest(source, stores[0], config=config)
+            ingest(source, stores[0], config=replace(config, split=None))
         else:
             ingest_parts(source, stores, column=config.split, config=config)
     return stores

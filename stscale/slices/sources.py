@@ -51,7 +51,7 @@ class Source:
     um_per_unit: float | None
     """Micrometres per unit; None when the input does not say."""
     annotation: "Annotation | None" = None
-    """What the rows of a SpatialData table annotate."""
+    """What the rows of a SpatialData table annotate; None for none, and where coordinates are missing."""
     stored: int
     """Values that X stores; of a dense matrix all of them."""
     stream: Callable[[int], Iterator[Piece]]

@@ -136,8 +136,8 @@ def _matrix(group: Any, layer: str, path: Path) -> tuple[str, str]:
     found = [*(["X"] if "X" in group else []), *layers, *(["raw"] if "raw" in group else [])]
     if layer not in found:
         raise InputError(
-            f"{path} has no {'X' if layer == 'X' else f'layer {layer!r}'}; say with --layer (or --set "
-            f"ingest.layer=NAME) where the counts are; found: {_listed(found)}"
+            f"{path} has no {'X' if layer == 'X' else f'layer {layer!r}'}; say with --layer where "
+            f"the counts are; found: {_listed(found)}"
         )
     if layer == "X" or layer in layers:
         return "X" if layer == "X" else f"layers/{layer}", "var"

@@ -67,6 +67,8 @@ def parts(source: Source, column: str) -> list[Part]:
     """
     import pandas as pd
 
+    if not source.n:
+        raise InputError(f"{source.path} has no spots; leave it out")
     if column not in source.obs:
         found = ", ".join(sorted(map(str, source.obs.columns))) or "nothing"
         raise InputError(f"{source.path} has no obs column {column!r} that tells its slices apart; found: {found}")
@@ -153,6 +155,9 @@ def _levels(values: "pd.Series") -> list[str]:
 
 
 def _text(value: object) -> str:
+    # 3.0 and 20240131.0 are integers that a missing value elsewhere made floats
+    if isinstance(value, float | np.floating) and float(value).is_integer():
+        return str(int(value))
     return f"{value:g}" if isinstance(value, float | np.floating) else str(value)
 
 

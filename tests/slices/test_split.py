@@ -9,8 +9,8 @@ from test_regions import write_table
 
 from stscale.config import Ingest
 from stscale.errors import InputError
-from stscale.slices import Collection, SliceStore, ingest, open_source
-from stscale.slices.ingest import bring, ingest_parts
+from stscale.slices import Collection, SliceStore, ingest, ingest_parts, open_source
+from stscale.slices.ingest import bring
 from stscale.slices.regions import on_each_other
 from stscale.slices.sources import Source
 from stscale.slices.split import parts, slice_names, suspected
@@ -88,11 +88,12 @@ def ordered(obs):
         (lambda obs: pd.Categorical(obs["section"]), ["s1", "s2", "s10"]),
         (lambda obs: obs["section"].map({"s1": 0.14, "s2": -0.29, "s10": 0.04}), ["-0.29", "0.04", "0.14"]),
         (lambda obs: obs["section"].map({"s1": 2, "s2": 10, "s10": 1}), ["1", "2", "10"]),
+        (lambda obs: obs["section"].map({"s1": 20240131.0, "s2": 3.0, "s10": 2.5}), ["2.5", "3", "20240131"]),
         (lambda obs: obs["section"] == "s1", ["False", "True"]),
         (lambda obs: obs["section"].map({"s1": "left/1", "s2": ".x", "s10": " b"}), ["_.x", "b", "left_1"]),
         ("one", ["one"]),
     ],
-    ids=["ordered", "category", "floats", "integers", "bools", "odd texts", "one"],
+    ids=["ordered", "category", "floats", "integers", "floats that are integers", "bools", "odd texts", "one"],
 )
 def test_the_order_and_the_names_of_slices(tmp_path, values, expected) -> None:
     whole = atlas(tmp_path / "a.h5ad", given=values)
@@ -120,6 +121,16 @@ def test_columns_that_part_nothing_are_refused(tmp_path, column, values, said) -
     atlas(tmp_path / "a.h5ad", given=values)
     with pytest.raises(InputError, match=said):
         slice_names([tmp_path / "a.h5ad"], Ingest(split=column))
+
+
+def test_a_file_without_spots_and_the_wrong_function_are_refused(tmp_path) -> None:
+    whole = atlas(tmp_path / "a.h5ad")
+    whole[:0].copy().write_h5ad(tmp_path / "none.h5ad")
+    with pytest.raises(InputError, match=r"none.h5ad has no spots; leave it out"):
+        slice_names([tmp_path / "none.h5ad"], Ingest(split="section"))
+    with pytest.raises(InputError, match="use ingest_parts"):
+        ingest(tmp_path / "a.h5ad", tmp_path / "a.zarr", config=Ingest(split="section"))
+    assert not (tmp_path / "a.zarr").exists()
 
 
 def test_a_bad_value_leaves_no_store(tmp_path) -> None:
